@@ -1,0 +1,426 @@
+"""One chat turn, top to bottom.
+
+    server half   admission -> load the chat -> build the prompt -> store the user's message -> job      `begin`
+    worker half   engine stream -> partial text stored as it grows -> the end stored -> events           `_answer`
+
+The turn belongs to the server: whoever asked may leave, come back, or watch from elsewhere. What is not the caller's
+is `NotFound`. Names no implementation of store, jobs, history or engine.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from chatlab.clock import Clock
+from chatlab.engines.base import Engine, Finished, GenerationRequest, Piece, Started
+from chatlab.errors import ChatlabError, FieldError, InvalidInput, NotFound
+from chatlab.history import Prompt, PromptBuilder, PromptInput, stored_messages
+from chatlab.jobs import Job, Jobs
+from chatlab.messages import (
+    CacheChoice,
+    CacheProvenance,
+    Chat,
+    DeltaEvent,
+    DoneEvent,
+    ErrorEvent,
+    Event,
+    FinishReason,
+    HistoryChoice,
+    Message,
+    Problem,
+    Provenance,
+    RestartEvent,
+    SamplingParams,
+    StatusEvent,
+    Timing,
+    Turn,
+    TurnStatus,
+    Usage,
+    path_to,
+)
+from chatlab.problems import INTERRUPTED, problem_of
+from chatlab.store import Page, Store
+from chatlab.store.recent import Conversation
+from chatlab.telemetry import Metrics
+
+PARTIAL_INTERVAL_SECONDS = 0.1  # a crash loses no more of an answer than this
+NEWEST = "\x00newest"  # no id of a turn: the API refuses NUL
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRequest:
+    """What a caller asks of a turn; unset fields take the chat's settings.
+
+    Attributes:
+        parent_turn_id: The turn it follows; None is a new root, `NEWEST` whatever came last.
+        cache_bypass: Do not serve this answer from the cache.
+    """
+
+    user_message: str
+    parent_turn_id: str | None = NEWEST
+    params: SamplingParams = field(default_factory=SamplingParams)
+    history: HistoryChoice | None = None
+    cache: CacheChoice | None = None
+    cache_bypass: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SeenPrompt:
+    """What the model saw; `rendered` is None when another model is loaded now."""
+
+    messages: tuple[Message, ...]
+    rendered: str | None
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What the server half hands to the worker half."""
+
+    turn: Turn
+    prompt: Prompt
+    params: SamplingParams
+    started_at: float  # perf_counter when the request came in
+
+
+@dataclass(slots=True)
+class _Progress:
+    """The worker half's measurements of one answer."""
+
+    queued_at: float
+    prompt_ms: float
+    stream_at: float | None = None
+    first_at: float | None = None
+    last_at: float | None = None
+    usage: Usage = field(default_factory=Usage)
+    n_tokens: int = 0
+    finish_reason: FinishReason | None = None
+
+
+class ChatService:
+    """Everything a user does with chats. Belongs to one event loop while turns are under way.
+
+    Args:
+        store: Open.
+        jobs: Of this process.
+        engine: Loaded.
+        metrics: Told of every turn that ended.
+        clock: Later than everything stored.
+        new_id: Unique ids.
+    """
+
+    def __init__(
+        self, store: Store, jobs: Jobs, engine: Engine, metrics: Metrics, clock: Clock, new_id: Callable[[], str]
+    ) -> None:
+        self._store = store
+        self._jobs = jobs
+        self._engine = engine
+        self._prompts = PromptBuilder(engine)
+        self._metrics = metrics
+        self._clock = clock
+        self._new_id = new_id
+
+    # Chats
+
+    async def create_chat(self, chat: Callable[[Chat], Chat], user_id: str) -> Chat:
+        """Store a new chat of a user.
+
+        Args:
+            chat: Fills in what the caller chose.
+            user_id: The owner.
+        """
+        now = self._clock()
+        made = chat(Chat(self._new_id(), user_id, None, now, now))
+        await self._store.add_chat(made)
+        return made
+
+    async def conversation(self, user_id: str, chat_id: str) -> Conversation:
+        """A chat with all its turns, oldest first; a running turn with its text so far."""
+        known = await self._store.conversation(user_id, chat_id)
+        return replace(known, turns=tuple(self._as_of_now(turn) for turn in known.turns))
+
+    async def chats(self, user_id: str, limit: int, cursor: str | None = None, q: str | None = None) -> Page:
+        """A user's chats, newest first; see `Store.chats`."""
+        return await self._store.chats(user_id, limit, cursor, q)
+
+    async def change_chat(self, user_id: str, chat_id: str, change: Callable[[Chat], Chat]) -> Chat:
+        """Change a chat's settings or title."""
+        known = await self._store.conversation(user_id, chat_id)
+        changed = replace(change(known.chat), updated_at=self._clock())
+        await self._store.change_chat(changed)
+        return changed
+
+    async def delete_chat(self, user_id: str, chat_id: str) -> None:
+        """Delete a chat and all that belongs to it; an answer under way is stopped first."""
+        await self._store.conversation(user_id, chat_id)
+        while (running := self._jobs.of_chat(chat_id)) is not None:
+            await self._jobs.stop(running)
+        place = self._jobs.hold(chat_id)  # nothing starts in this chat while it goes
+        try:
+            await self._store.conversation(user_id, chat_id)  # another delete may have been first
+            await self._store.delete_chat(chat_id)
+            self._jobs.forget(chat_id)
+        finally:
+            self._jobs.release(place)
+
+    # A turn: server half
+
+    async def begin(self, user_id: str, chat_id: str, request: TurnRequest) -> Turn:
+        """Take a message in; when this returns the message is durable and its answer under way.
+
+        Raises:
+            NotFound: No such chat of this user.
+            ChatBusy: The chat is answering.
+            QueueFull: Too many answers are under way.
+            InvalidInput: The request cannot be served as it is, `PromptTooLong` among them.
+        """
+        # 1. Admission.
+        started_at = time.perf_counter()
+        await self._store.conversation(user_id, chat_id)
+        job = self._jobs.reserve(user_id, chat_id, self._new_id())
+        try:
+            # 2. The chat as it is now that its place is ours.
+            known = await self._store.conversation(user_id, chat_id)
+            path = _path(known, request)
+
+            # 3. The prompt, within the budget.
+            params = request.params.over(known.chat.params)
+            given = PromptInput(known.chat.system_prompt, path, request.user_message, job.turn_id)
+            choice = request.history or known.chat.history
+            prompt = await _off_loop_if_long(lambda: self._prompts.build(given, choice, params), given)
+
+            # 4. The job starts while the message is being stored; nobody hears of the turn before that is done.
+            load = self._engine.load
+            position = max(0, load.running + load.waiting + 1 - self._engine.facts.slots)
+            turn = Turn(
+                turn_id=job.turn_id,
+                chat_id=chat_id,
+                user_id=user_id,
+                parent_turn_id=path[-1].turn_id if path else None,
+                user_message=request.user_message,
+                created_at=self._clock(),
+                status="queued" if position else "running",
+                provenance=Provenance(
+                    cache=CacheProvenance("bypass" if request.cache_bypass else "off"),
+                    prompt=prompt.provenance,
+                    model=self._engine.facts.model,
+                    engine=self._engine.facts.engine,
+                ),
+                prompt=prompt.recipe,
+            )
+            job.log.append(StatusEvent(turn.turn_id, chat_id, turn.status, position))
+            stored = asyncio.ensure_future(self._store.add_turn(turn))
+        except BaseException:
+            self._jobs.release(job)
+            raise
+        plan = _Plan(turn, prompt, params, started_at)
+        self._jobs.start(job, lambda job: self._answer(job, plan, stored))
+        try:
+            await asyncio.shield(stored)
+        except Exception:
+            await self._jobs.stop(job)
+            raise
+        return turn
+
+    # A turn: worker half
+
+    async def _answer(self, job: Job, plan: _Plan, stored: asyncio.Future[None]) -> None:
+        """Run a turn to its end. Never raises: whatever happens becomes the turn's outcome."""
+        progress = _Progress(time.perf_counter(), (time.perf_counter() - plan.started_at) * 1e3)
+        problem: Problem | None = None
+        status: TurnStatus = "done"
+        saver = asyncio.create_task(self._save_partials(job, plan.turn, stored))
+        try:
+            await self._generate(job, plan, progress)
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None:
+                task.uncancel()  # the cancellation has done its work: the end is still to be stored
+            status, problem = ("stopped", None) if job.stop_asked else ("failed", INTERRUPTED)
+        except Exception as error:
+            status, problem = "failed", problem_of(error)
+            log.warning("turn failed", turn_id=plan.turn.turn_id, exc_info=not isinstance(error, ChatlabError))
+        job.closing = True
+        saver.cancel()
+        await asyncio.gather(saver, return_exceptions=True)
+        turn = replace(
+            plan.turn,
+            assistant_message=job.log.text,
+            status=status,
+            source="model",
+            error=problem,
+            finished_at=self._clock(),
+            finish_reason=progress.finish_reason,
+            provenance=replace(plan.turn.provenance, usage=_usage(progress), timing=_timing(plan, progress)),
+        )
+        try:
+            await asyncio.shield(stored)
+            await self._store.finish_turn(turn)
+        except Exception as error:
+            log.error("turn could not be stored", turn_id=turn.turn_id, exc_info=True)
+            problem = problem_of(error)
+            turn = replace(turn, status="failed", error=problem)
+        self._metrics.turn_ended(turn)
+        job.log.append(DoneEvent(turn) if problem is None else ErrorEvent(turn.turn_id, problem))
+
+    async def _generate(self, job: Job, plan: _Plan, progress: _Progress) -> None:
+        """The engine's stream as events and measurements."""
+        request = GenerationRequest(plan.prompt.messages, plan.params, plan.turn.user_id, plan.turn.chat_id)
+        async with aclosing(self._engine.stream(request)) as chunks:
+            async for chunk in chunks:
+                now = time.perf_counter()
+                match chunk:
+                    case Started():
+                        progress.stream_at = now
+                        progress.usage = Usage(
+                            prompt_tokens=chunk.prompt_tokens, reused_prefix_tokens=chunk.reused_prefix_tokens
+                        )
+                    case Piece():
+                        progress.n_tokens += chunk.tokens
+                        progress.first_at = progress.first_at or now
+                        progress.last_at = now
+                        if chunk.text:
+                            job.log.append(DeltaEvent(chunk.text))
+                    case Finished():
+                        progress.finish_reason = chunk.reason
+
+    async def _save_partials(self, job: Job, turn: Turn, stored: asyncio.Future[None]) -> None:
+        """Keep the store close behind the text; a fault here costs nothing but the partial text after a crash."""
+        await asyncio.shield(stored)
+        saved = ""
+        while True:
+            await asyncio.sleep(PARTIAL_INTERVAL_SECONDS)
+            if (text := job.log.text) != saved:
+                try:
+                    await self._store.save_partial(turn, text)
+                except Exception:
+                    self._metrics.fault("partial")
+                    log.warning("partial text not stored", turn_id=turn.turn_id, exc_info=True)
+                saved = text
+
+    # Turns, afterwards
+
+    async def turn(self, user_id: str, turn_id: str) -> Turn:
+        """A turn; a running one with its text so far."""
+        return self._as_of_now(await self._store.turn(user_id, turn_id))
+
+    async def turn_of_chat(self, user_id: str, chat_id: str, turn_id: str) -> Turn:
+        """A turn of a chat."""
+        known = await self.conversation(user_id, chat_id)
+        for turn in known.turns:
+            if turn.turn_id == turn_id:
+                return turn
+        raise NotFound("turn", turn_id)
+
+    async def events(self, user_id: str, turn_id: str, after: int = 0) -> AsyncGenerator[Event]:
+        """A turn's events from the one after `after` to the end; a finished turn replays.
+
+        Awaiting this checks the caller's right; the generator it returns cannot fail.
+
+        Raises:
+            NotFound: No such turn of this user.
+        """
+        if (job := self._jobs.find(user_id, turn_id)) is not None:
+            return job.log.read(after)
+        return _replay(await self._store.turn(user_id, turn_id), after)
+
+    async def wait(self, user_id: str, turn_id: str) -> Turn:
+        """The turn once it has ended."""
+        async with aclosing(await self.events(user_id, turn_id)) as events:
+            async for event in events:
+                if isinstance(event.body, DoneEvent):
+                    return event.body.turn
+        return await self._store.turn(user_id, turn_id)
+
+    async def stop(self, user_id: str, turn_id: str) -> Turn:
+        """End a turn, keeping its partial text; a turn that has ended stays as it is."""
+        if (job := self._jobs.find(user_id, turn_id)) is not None:
+            await self._jobs.stop(job)
+        return await self.turn(user_id, turn_id)
+
+    async def prompt(self, user_id: str, chat_id: str, turn_id: str) -> SeenPrompt:
+        """What the model saw for a turn.
+
+        Raises:
+            NotFound: No such turn, or it never came to a prompt.
+        """
+        known = await self._store.conversation(user_id, chat_id)
+        turns = {turn.turn_id: turn for turn in known.turns}
+        turn = turns.get(turn_id)
+        if turn is None or turn.provenance.prompt is None:
+            raise NotFound("prompt of turn", turn_id)
+        facts = self._engine.facts
+        messages = stored_messages(turn.prompt, turns, facts)
+        same_model = turn.provenance.model == facts.model
+        return SeenPrompt(
+            messages, self._engine.render(messages) if same_model else None, turn.provenance.prompt.prompt_tokens
+        )
+
+    async def rate(self, user_id: str, chat_id: str, turn_id: str, rating: int, reason: str | None) -> None:
+        """Store a person's verdict (1 or -1) on an answer."""
+        turn = await self.turn_of_chat(user_id, chat_id, turn_id)
+        await self._store.rate(turn, rating, reason, self._clock())
+
+    def _as_of_now(self, turn: Turn) -> Turn:
+        """A running turn with its text so far, which the store only follows."""
+        if not turn.live or (job := self._jobs.find(turn.user_id, turn.turn_id)) is None:
+            return turn
+        return replace(turn, assistant_message=job.log.text, status="running" if job.log.text else turn.status)
+
+
+def _path(known: Conversation, request: TurnRequest) -> tuple[Turn, ...]:
+    """The turns that the new one follows."""
+    if request.parent_turn_id == NEWEST:
+        return path_to(known.turns, known.turns[-1].turn_id if known.turns else None)
+    try:
+        return path_to(known.turns, request.parent_turn_id)
+    except KeyError:
+        raise InvalidInput(FieldError("parentTurnID", f"this chat has no turn {request.parent_turn_id!r}")) from None
+
+
+async def _replay(turn: Turn, after: int) -> AsyncGenerator[Event]:
+    """The events of a turn whose log is gone. A reader that had some of them is told to begin again."""
+    next_id = after + 1
+    bodies = [
+        RestartEvent() if after else StatusEvent(turn.turn_id, turn.chat_id, turn.status, 0),
+        *([DeltaEvent(turn.assistant_message)] if turn.assistant_message else []),
+        DoneEvent(turn) if turn.error is None else ErrorEvent(turn.turn_id, turn.error),
+    ]
+    for event_id, body in enumerate(bodies, next_id):
+        yield Event(event_id, body)
+
+
+LONG_CHARS = 4_000  # above this, tokenising is worth a thread
+
+
+async def _off_loop_if_long(build: Callable[[], Prompt], given: PromptInput) -> Prompt:
+    """Build a prompt; a long one in a thread, so that other streams keep moving."""
+    n_chars = len(given.question) + sum(
+        len(turn.user_message) + len(turn.assistant_message or "") for turn in given.path
+    )
+    return build() if n_chars < LONG_CHARS else await asyncio.to_thread(build)
+
+
+def _usage(progress: _Progress) -> Usage:
+    return replace(progress.usage, completion_tokens=progress.n_tokens if progress.stream_at else None)
+
+
+def _timing(plan: _Plan, progress: _Progress) -> Timing:
+    def ms(start: float, end: float | None) -> float | None:
+        return None if end is None else round((end - start) * 1e3, 3)
+
+    rate = None
+    if progress.first_at and progress.last_at and progress.n_tokens > 1 and progress.last_at > progress.first_at:
+        rate = round((progress.n_tokens - 1) / (progress.last_at - progress.first_at), 2)
+    return Timing(
+        queue_ms=ms(progress.queued_at, progress.stream_at),
+        prompt_ms=round(progress.prompt_ms, 3),
+        ttft_ms=ms(plan.started_at, progress.first_at),
+        total_ms=ms(plan.started_at, time.perf_counter()),
+        tokens_per_second=rate,
+    )

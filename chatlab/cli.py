@@ -1,0 +1,60 @@
+"""`python -m chatlab`: the commands. A failure that a person can mend is one line and exit code 2."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from chatlab.errors import ConfigError
+from chatlab.settings import load_settings, quieten_libraries
+from chatlab.telemetry import configure_logging
+
+BENCHMARKS = ("turn", "store")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: Without the program's name; the process's own by default.
+
+    Returns:
+        The exit code.
+    """
+    given = _parser().parse_args(arguments)
+    quieten_libraries()
+    try:
+        if given.command == "bench":
+            return _bench(given.subject, given.json)
+        settings = load_settings({"host": given.host, "port": given.port, "data_dir": given.data_dir})
+        configure_logging(settings.log_level, settings.log_json)
+        from chatlab.serve import serve  # takes seconds: not for --help
+
+        serve(settings)
+    except ConfigError as error:
+        print(f"chatlab: {error}", file=sys.stderr)  # noqa: T201 - a command's own words
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("chatlab", description="A chat system you can see inside.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", help="the web page and the REST API")
+    serve.add_argument("--host", help="address to listen on (CHATLAB_HOST)")
+    serve.add_argument("--port", type=int, help="port to listen on, 0 for a free one (CHATLAB_PORT)")
+    serve.add_argument("--data-dir", type=Path, help="folder of everything stored (CHATLAB_DATA_DIR)")
+    bench = commands.add_parser("bench", help="measure a part beside its peers (from a checkout)")
+    bench.add_argument("subject", choices=BENCHMARKS)
+    bench.add_argument("--json", type=Path, help="write the result here, too")
+    return parser
+
+
+def _bench(subject: str, json_file: Path | None) -> int:
+    try:
+        module = importlib.import_module(f"benchmarks.{subject}")
+    except ModuleNotFoundError as error:
+        raise ConfigError("benchmarks are not part of the installed package: run this in a checkout") from error
+    module.main(json_file)
+    return 0

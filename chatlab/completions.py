@@ -1,0 +1,96 @@
+"""Answers without a chat, for callers that bring the whole conversation with every request (`/v1`).
+
+Nothing is stored. The answer ends when the caller leaves. A history strategy is applied only when asked for.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from chatlab.clock import Clock
+from chatlab.engines.base import Chunk, Engine, GenerationRequest, answer_limit, check_room
+from chatlab.errors import FieldError, InvalidInput
+from chatlab.history import PromptBuilder, PromptInput
+from chatlab.history.prompt import make_inert
+from chatlab.jobs import Jobs
+from chatlab.messages import HistoryChoice, Message, PromptProvenance, SamplingParams, Turn
+
+QUESTION_ID = "question"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request that fits; `prompt` None when the messages are sent as they came."""
+
+    request: GenerationRequest
+    prompt: PromptProvenance | None
+    prompt_tokens: int
+
+
+class CompletionService:
+    """Stateless completions on the same engine and within the same limits as chats."""
+
+    def __init__(self, jobs: Jobs, engine: Engine, clock: Clock) -> None:
+        self._jobs = jobs
+        self._engine = engine
+        self._prompts = PromptBuilder(engine)
+        self._clock = clock
+
+    async def prepare(
+        self,
+        user_id: str,
+        messages: Sequence[Message],
+        params: SamplingParams,
+        history: HistoryChoice | None = None,
+    ) -> Prepared:
+        """Check that a request can be answered, in a thread: tokenising takes time.
+
+        Raises:
+            InvalidInput: The messages do not form a conversation (with `history`), or do not fit (`PromptTooLong`).
+        """
+        return await asyncio.to_thread(self._prepare, user_id, messages, params, history)
+
+    async def stream(self, prepared: Prepared) -> AsyncGenerator[Chunk]:
+        """The answer; closing the generator cancels.
+
+        Raises:
+            QueueFull: Too many answers are under way; raised before the first chunk.
+            EngineError: The engine failed.
+        """
+        self._jobs.take_slot()
+        try:
+            async with aclosing(self._engine.stream(prepared.request)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            self._jobs.free_slot()
+
+    def _prepare(
+        self, user_id: str, messages: Sequence[Message], params: SamplingParams, history: HistoryChoice | None
+    ) -> Prepared:
+        facts = self._engine.facts
+        provenance = None
+        if history is None:
+            sent = tuple(Message(role=m["role"], content=make_inert(m["content"], facts)) for m in messages)
+            prompt_tokens = self._engine.count(sent)
+            check_room(facts, prompt_tokens, answer_limit(facts, params))
+        else:
+            prompt = self._prompts.build(self._as_conversation(user_id, messages), history, params)
+            sent, provenance, prompt_tokens = prompt.messages, prompt.provenance, prompt.provenance.prompt_tokens
+        return Prepared(GenerationRequest(sent, params, user_id), provenance, prompt_tokens)
+
+    def _as_conversation(self, user_id: str, messages: Sequence[Message]) -> PromptInput:
+        """Messages as turns, named by the index of their user message."""
+        system = [m["content"] for m in messages if m["role"] == "system"]
+        rest = [(i, m) for i, m in enumerate(messages) if m["role"] != "system"]
+        roles = [m["role"] for _, m in rest]
+        if not rest or roles != ["user", "assistant"] * (len(rest) // 2) + ["user"]:
+            raise InvalidInput(
+                FieldError("messages", "with chatlab.history they must alternate user and assistant and end with user")
+            )
+        path = [
+            Turn(str(i), "", user_id, None, asked["content"], self._clock(), assistant_message=answer["content"])
+            for (i, asked), (_, answer) in zip(rest[:-1:2], rest[1::2], strict=True)
+        ]
+        return PromptInput("\n\n".join(system) or None, path, rest[-1][1]["content"], QUESTION_ID)

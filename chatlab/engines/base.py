@@ -1,0 +1,145 @@
+"""What an engine promises: exact token counts, a stream that can be left at any token, facts about its model.
+
+An engine knows prompts and tokens. It does not know chats, users' rights, storage or HTTP. It queues by itself,
+fairly between users, so that callers may start as many streams as they like.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from chatlab.errors import FieldError, PromptTooLong
+from chatlab.messages import FinishReason, Message, SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What is known of the model that an engine runs.
+
+    Attributes:
+        model: The model's public name.
+        engine: The engine's name.
+        device: Where it runs.
+        context_tokens: Prompt and answer together fit in these.
+        default_max_new_tokens: The answer's limit when the caller sets none.
+        control_tokens: Strings that mean something to the template; text from people must not contain them.
+        slots: Answers computed at the same time; more wait.
+    """
+
+    model: str
+    engine: str
+    device: str
+    context_tokens: int
+    default_max_new_tokens: int
+    control_tokens: tuple[str, ...] = ()
+    slots: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One prompt to answer.
+
+    Attributes:
+        messages: The prompt, as the standard message list.
+        params: Sampling; unset fields take the model's defaults.
+        user_id: Whose turn it is in the queue; prefixes are never shared between users.
+        prefix_key: Requests of one user with the same key are expected to share a prompt prefix (a chat's id).
+    """
+
+    messages: Sequence[Message]
+    params: SamplingParams = field(default_factory=SamplingParams)
+    user_id: str = "local"
+    prefix_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The request left the queue; its prompt has `prompt_tokens`, of which `reused_prefix_tokens` are in memory."""
+
+    prompt_tokens: int
+    reused_prefix_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """More text, made of `tokens` tokens; the text may be empty while a character or stop string is incomplete."""
+
+    text: str
+    tokens: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The answer is complete: `stop` by the model or a stop string, `length` by the limit."""
+
+    reason: FinishReason
+
+
+Chunk = Started | Piece | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """How many requests are being computed and how many wait."""
+
+    running: int
+    waiting: int
+
+
+class Engine(Protocol):
+    """A model that answers prompts. Safe to use from any thread; `stream` belongs to one event loop."""
+
+    @property
+    def facts(self) -> ModelFacts:
+        """The model and its limits."""
+        ...
+
+    @property
+    def load(self) -> EngineLoad:
+        """What is under way now."""
+        ...
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can answer."""
+        ...
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The text that the model would be given, generation prompt included."""
+        ...
+
+    def count(self, messages: Sequence[Message]) -> int:
+        """The exact number of tokens of `render(messages)`."""
+        ...
+
+    def stream(self, request: GenerationRequest) -> AsyncGenerator[Chunk]:
+        """Answer a prompt: one `Started`, any number of `Piece`, one `Finished`.
+
+        Closing the generator cancels: the computation ends within one token and frees its slot.
+
+        Raises:
+            PromptTooLong: Prompt and answer limit exceed the context; nothing was computed.
+            EngineError: The model failed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop what is running and free the model; idempotent."""
+        ...
+
+
+def answer_limit(facts: ModelFacts, params: SamplingParams) -> int:
+    """Most tokens the answer may have."""
+    return facts.default_max_new_tokens if params.max_new_tokens is None else params.max_new_tokens
+
+
+def check_room(facts: ModelFacts, prompt_tokens: int, limit: int) -> None:
+    """Raise PromptTooLong unless a prompt and an answer of `limit` tokens fit the context."""
+    if prompt_tokens + limit > facts.context_tokens:
+        raise PromptTooLong(
+            FieldError(
+                "messages",
+                f"{prompt_tokens} prompt and {limit} answer tokens exceed the context of {facts.context_tokens}: "
+                "shorten the prompt or lower the answer's limit",
+            )
+        )

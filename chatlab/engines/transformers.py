@@ -1,0 +1,375 @@
+"""The reference engine: Transformers weights in this process, one answer at a time, prefixes kept between turns.
+
+Owns one generation thread; everything that touches the model runs there. Knows tokens, not chats. The tokens that
+come out are those of `generate` with the same parameters.
+"""
+
+import asyncio
+import inspect
+import threading
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from tokenizers.decoders import DecodeStream
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, LogitsProcessorList
+from transformers.generation.logits_process import (
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from chatlab.engines.base import (
+    Chunk,
+    EngineLoad,
+    Finished,
+    GenerationRequest,
+    ModelFacts,
+    Piece,
+    Started,
+    answer_limit,
+    check_room,
+)
+from chatlab.engines.fair_queue import FairQueue
+from chatlab.engines.models import ModelSource
+from chatlab.engines.prefixes import Prefix, PrefixStore
+from chatlab.engines.text import StopStrings
+from chatlab.errors import ChatlabError, EngineError, ModelUnavailable
+from chatlab.messages import Message, SamplingParams
+
+PREFILL_CHUNK_TOKENS = 512  # a stop takes effect between chunks, too
+MAX_ANSWER_TOKENS = 1_024  # default limit of an answer, where the context allows
+
+
+def pick_device(choice: str) -> torch.device:
+    """The torch device for a setting; `auto` takes a GPU when there is one."""
+    if choice == "auto":
+        choice = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(choice)
+
+
+def gpu_gib(device: torch.device) -> float:
+    """Memory of a GPU, 0 for a CPU."""
+    return torch.cuda.get_device_properties(device).total_memory / 2**30 if device.type == "cuda" else 0.0
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    """A request on its way through the thread; chunks go to `out` on `loop`."""
+
+    request: GenerationRequest
+    loop: asyncio.AbstractEventLoop
+    out: asyncio.Queue[Chunk | BaseException] = field(default_factory=asyncio.Queue)
+    cancelled: bool = False  # set by the reader, read by the thread
+
+    def post(self, item: Chunk | BaseException) -> None:
+        """Hand an item to the reader; a reader whose loop is gone counts as cancelled."""
+        try:
+            self.loop.call_soon_threadsafe(self.out.put_nowait, item)
+        except RuntimeError:
+            self.cancelled = True
+
+
+class TransformersEngine:
+    """A causal language model and its tokenizer.
+
+    Args:
+        source: Where the model is.
+        device: Where it runs; what exceeds one GPU is placed by `accelerate`.
+        kv_cache_bytes: Memory for prefixes between turns.
+        threads: CPU threads; 0 leaves torch's choice.
+
+    Raises:
+        ModelUnavailable: The model cannot be loaded; says which and the ways out.
+    """
+
+    def __init__(
+        self, source: ModelSource, device: torch.device, kv_cache_bytes: int = 512_000_000, threads: int = 0
+    ) -> None:
+        if threads:
+            torch.set_num_threads(threads)
+        self._tokenizer: Any
+        self._model: Any
+        self._tokenizer, self._model = _load(source, device)
+        self._device = device
+        self._defaults = _default_params(self._model.generation_config)
+        self._eos_ids = _eos_ids(self._model.generation_config, self._tokenizer)
+        self._last_logits_only = "logits_to_keep" in inspect.signature(self._model.forward).parameters
+        context_tokens = _context_tokens(self._model.config)
+        self._facts = ModelFacts(
+            model=source.name,
+            engine="transformers",
+            device=str(self._model.device),
+            context_tokens=context_tokens,
+            default_max_new_tokens=min(MAX_ANSWER_TOKENS, context_tokens // 4),
+            control_tokens=tuple(self._tokenizer.all_special_tokens),
+        )
+        self._prefixes = PrefixStore(kv_cache_bytes if _croppable(self._model.config) else 0)
+        self._queue: FairQueue[_Job] = FairQueue()
+        self._running: _Job | None = None
+        self._closed = False
+        self._wake = threading.Condition()  # guards _queue, _running and _closed
+        self._thread = threading.Thread(target=self._work, name="generation", daemon=True)
+        self._thread.start()
+
+    @property
+    def facts(self) -> ModelFacts:
+        """The model and its limits."""
+        return self._facts
+
+    @property
+    def load(self) -> EngineLoad:
+        """At most one running."""
+        with self._wake:
+            return EngineLoad(running=int(self._running is not None), waiting=len(self._queue))
+
+    @property
+    def alive(self) -> bool:
+        """Whether the generation thread runs."""
+        return self._thread.is_alive()
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The model's chat template, with the prompt for an answer.
+
+        Raises:
+            EngineError: The template does not take this list.
+        """
+        try:
+            return self._render(messages)
+        except TemplateError as error:
+            if messages and messages[0]["role"] == "system":
+                return self._render(_without_system(messages))
+            raise EngineError(f"the chat template of {self._facts.model} refuses this prompt: {error}") from error
+
+    def count(self, messages: Sequence[Message]) -> int:
+        """Tokens of the rendered prompt."""
+        return len(self._encode(self.render(messages)))
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Chunk]:
+        """See `Engine.stream`."""
+        job = _Job(request, asyncio.get_running_loop())
+        with self._wake:
+            if self._closed:
+                raise EngineError("the engine is closed")
+            self._queue.put(request.user_id, job)
+            self._wake.notify()
+        try:
+            while True:
+                item = await job.out.get()
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+                if isinstance(item, Finished):
+                    return
+        finally:
+            job.cancelled = True
+            with self._wake:
+                self._queue.remove(request.user_id, job)
+
+    def close(self) -> None:
+        """Stop what is running and wait for the thread."""
+        with self._wake:
+            self._closed = True
+            if self._running:
+                self._running.cancelled = True
+            self._wake.notify()
+        self._thread.join()
+
+    def _render(self, messages: Sequence[Message]) -> str:
+        text = self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        assert isinstance(text, str)
+        return text
+
+    def _encode(self, rendered: str) -> list[int]:
+        return self._tokenizer.backend_tokenizer.encode(rendered, add_special_tokens=False).ids
+
+    def _work(self) -> None:
+        """The generation thread: one job after the other until closed."""
+        while True:
+            with self._wake:
+                self._running = None
+                while not self._queue and not self._closed:
+                    self._wake.wait()
+                if self._closed:
+                    while self._queue:
+                        self._queue.take().post(EngineError("the engine was closed"))
+                    return
+                job = self._running = self._queue.take()
+            try:
+                for chunk in self._generate(job):
+                    job.post(chunk)
+                if job.cancelled:
+                    job.post(EngineError("the answer was stopped"))
+            except ChatlabError as error:
+                job.post(error)
+            except Exception as error:  # noqa: BLE001 - the boundary of the thread: whatever the model raised ends this job only
+                failed = EngineError(f"{type(error).__name__}: {error}")
+                failed.__cause__ = error
+                job.post(failed)
+
+    @torch.inference_mode()
+    def _generate(self, job: _Job) -> Iterator[Chunk]:
+        """Prefill what is not in memory, then one token after the other until the end or until cancelled."""
+        params = job.request.params.over(self._defaults)
+        limit = answer_limit(self._facts, params)
+        processors, sampled = _logits_processors(params)
+        generator = torch.Generator(self._device)
+        generator.manual_seed(params.seed) if params.seed is not None else generator.seed()
+        stops = StopStrings(params.stop or ())
+        decoder = DecodeStream(skip_special_tokens=True)
+
+        # 1. The prompt, and what is known of it.
+        prompt_ids = self._encode(self.render(job.request.messages))
+        check_room(self._facts, len(prompt_ids), limit)
+        key = (job.request.user_id, job.request.prefix_key or "")
+        prefix = self._prefixes.take(key) if job.request.prefix_key else None
+        prefix = prefix or Prefix([], DynamicCache(config=self._model.config))
+        reused = prefix.cut_to_common(prompt_ids)
+        yield Started(prompt_tokens=len(prompt_ids), reused_prefix_tokens=reused)
+
+        # 2. Prefill and decode: both feed tokens that the cache does not hold yet.
+        token_ids = list(prompt_ids)
+        reason = "length"
+        for _ in range(limit):
+            logits = self._feed(token_ids, prefix, job)
+            if logits is None:
+                break
+            if not torch.isfinite(logits).any() or torch.isnan(logits).any():
+                raise EngineError("the model's logits are not numbers: its weights or its precision are broken")
+            scores: torch.Tensor = processors(torch.tensor([token_ids], device=logits.device), logits)  # (1, vocab)
+            if sampled:
+                probabilities = scores.softmax(-1).to(self._device)
+                token_id = int(torch.multinomial(probabilities, 1, generator=generator))
+            else:
+                token_id = int(scores.argmax())
+            if token_id in self._eos_ids:
+                reason = "stop"
+                yield Piece("")  # the end token is one of the answer's tokens
+                break
+            token_ids.append(token_id)
+            yield Piece(stops.feed(decoder.step(self._tokenizer.backend_tokenizer, token_id) or ""))
+            if stops.hit:
+                reason = "stop"
+                break
+
+        # 3. Keep the prefix for the chat's next turn.
+        if job.request.prefix_key:
+            self._prefixes.put(key, prefix)
+        if not job.cancelled:
+            if held := stops.flush():
+                yield Piece(held, tokens=0)
+            yield Finished(reason)
+
+    def _feed(self, token_ids: list[int], prefix: Prefix, job: _Job) -> torch.Tensor | None:
+        """Compute the tokens that the cache lacks, in chunks.
+
+        Returns:
+            The logits after the last token, (1, vocab) float32; None when the job was cancelled on the way.
+        """
+        logits: torch.Tensor | None = None
+        while len(prefix.token_ids) < len(token_ids):
+            if job.cancelled:
+                return None
+            start = len(prefix.token_ids)
+            chunk = token_ids[start : start + PREFILL_CHUNK_TOKENS]
+            input_ids: Any = torch.tensor([chunk], device=self._device)  # (1, n)
+            options: dict[str, Any] = {"logits_to_keep": 1} if self._last_logits_only else {}
+            output = self._model(
+                input_ids=input_ids,
+                past_key_values=prefix.cache,
+                use_cache=True,
+                **options,
+            )
+            prefix.token_ids.extend(chunk)
+            logits = output.logits[:, -1].float()
+        return logits
+
+
+def _load(source: ModelSource, device: torch.device) -> tuple[Any, Any]:
+    """Tokenizer and model, ready to run; Transformers' own types are too loose to name."""
+    from httpx import HTTPError
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    on_gpu = device.type == "cuda"
+    bf16 = on_gpu or torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001 - torch offers no public question
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.location)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            source.location,
+            dtype=torch.bfloat16 if bf16 else torch.float32,
+            device_map="auto" if on_gpu else None,  # accelerate places what exceeds one GPU
+        )
+    except (OSError, ValueError, HTTPError, HfHubHTTPError, OfflineModeIsEnabled) as error:
+        if not source.on_hub:
+            raise ModelUnavailable(f"the model in {source.location} cannot be loaded: {error}") from error
+        raise ModelUnavailable(
+            f"CHATLAB_MODEL: {source.location!r} is neither in the local Hub cache nor could it be fetched. Either "
+            f"fetch it where there is a network (`hf download {source.location}`; a gated model needs HF_TOKEN), or "
+            f"set CHATLAB_MODEL to 'bundled' or to a folder that holds a model. Cause: {str(error).splitlines()[0]}"
+        ) from error
+    if not tokenizer.is_fast:
+        raise ModelUnavailable(f"{source.name}: its tokenizer has no fast version, which streaming needs")
+    if not tokenizer.chat_template:
+        raise ModelUnavailable(f"{source.name}: no chat template, so it is no chat model; choose an 'Instruct' one")
+    if not on_gpu:
+        model = model.to(device)
+    return tokenizer, model.eval()
+
+
+def _context_tokens(config: Any) -> int:
+    """The model's window; the tokenizer's `model_max_length` is often a placeholder."""
+    return int(getattr(config.get_text_config(), "max_position_embeddings", 0) or 2_048)
+
+
+def _croppable(config: Any) -> bool:
+    """Whether a cached prefix can be cut at any token: only where every layer attends to everything."""
+    layer_types = getattr(config.get_text_config(), "layer_types", None)
+    return layer_types is None or set(layer_types) == {"full_attention"}
+
+
+def _eos_ids(generation_config: Any, tokenizer: Any) -> frozenset[int]:
+    """Tokens that end an answer."""
+    configured = generation_config.eos_token_id
+    ids = [configured] if isinstance(configured, int) else list(configured or ())
+    return frozenset([*ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])])
+
+
+def _default_params(generation_config: Any) -> SamplingParams:
+    """The model's own sampling; greedy where it asks for none."""
+    if not generation_config.do_sample:
+        return SamplingParams(temperature=0.0)
+    return SamplingParams(
+        temperature=1.0 if generation_config.temperature is None else generation_config.temperature,
+        top_p=generation_config.top_p,
+        top_k=generation_config.top_k,
+        repetition_penalty=generation_config.repetition_penalty,
+    )
+
+
+def _logits_processors(params: SamplingParams) -> tuple[LogitsProcessorList, bool]:
+    """Transformers' processors for the parameters, in its order, and whether to sample."""
+    sampled = bool(params.temperature)
+    processors = LogitsProcessorList()
+    if params.repetition_penalty and params.repetition_penalty != 1.0:
+        processors.append(RepetitionPenaltyLogitsProcessor(params.repetition_penalty))
+    if sampled:
+        assert params.temperature is not None
+        if params.temperature != 1.0:
+            processors.append(TemperatureLogitsWarper(params.temperature))
+        if params.top_k:
+            processors.append(TopKLogitsWarper(params.top_k))
+        if params.top_p is not None and params.top_p < 1.0:
+            processors.append(TopPLogitsWarper(params.top_p))
+    return processors, sampled
+
+
+def _without_system(messages: Sequence[Message]) -> list[Message]:
+    """The same prompt for templates that know no system role: its text opens the first user message."""
+    system, rest = messages[0]["content"], [*messages[1:]]
+    if not rest:
+        return [{"role": "user", "content": system}]
+    first: Message = {"role": rest[0]["role"], "content": f"{system}\n\n{rest[0]['content']}"}
+    return [first, *rest[1:]]

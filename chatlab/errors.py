@@ -1,0 +1,89 @@
+"""Everything that can go wrong, as one tree.
+
+    ChatlabError
+    ├── InvalidInput       the caller sent something that cannot be used (422); names each field
+    │   └── PromptTooLong  the prompt does not fit the budget
+    ├── NotFound           not there, or not yours: the two are never told apart (404)
+    ├── ChatBusy           the chat is answering another message (409)
+    ├── QueueFull          too many answers are waiting (429)
+    ├── EngineError        the engine failed while answering (502)
+    └── ConfigError        a setting is wrong; raised at start, naming the variable
+        ├── ModelUnavailable
+        └── DataDirHeld    another process has the data dir open
+
+The HTTP status of an error is decided in `chatlab.api.problems`, the words a person reads in `chatlab.ui`.
+"""
+
+from dataclasses import dataclass
+
+
+class ChatlabError(Exception):
+    """The root of the tree."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One unusable input field.
+
+    Attributes:
+        field: The field's name as the caller wrote it, dotted for nesting (`params.topP`).
+        message: What is wrong and what would be right.
+    """
+
+    field: str
+    message: str
+
+
+class InvalidInput(ChatlabError):
+    """The caller's input cannot be used; `errors` names every field and the fix."""
+
+    def __init__(self, *errors: FieldError) -> None:
+        super().__init__("; ".join(f"{error.field}: {error.message}" for error in errors))
+        self.errors = errors
+
+
+class PromptTooLong(InvalidInput):
+    """The prompt does not fit its token budget under the chosen strategy."""
+
+
+class NotFound(ChatlabError):
+    """The thing is not there or belongs to somebody else."""
+
+    def __init__(self, what: str, thing_id: str) -> None:
+        super().__init__(f"no {what} {thing_id!r}")
+
+
+class ChatBusy(ChatlabError):
+    """The chat is answering; one running completion a chat."""
+
+    def __init__(self, chat_id: str, turn_id: str) -> None:
+        super().__init__(f"chat {chat_id!r} is answering turn {turn_id!r}: stop it or wait for it to end")
+        self.turn_id = turn_id
+
+
+class QueueFull(ChatlabError):
+    """Too many answers are under way.
+
+    Attributes:
+        retry_after_seconds: When trying again makes sense.
+    """
+
+    def __init__(self, limit: int, retry_after_seconds: int) -> None:
+        super().__init__(f"{limit} answers are already under way: try again in {retry_after_seconds} s")
+        self.retry_after_seconds = retry_after_seconds
+
+
+class EngineError(ChatlabError):
+    """The engine could not answer."""
+
+
+class ConfigError(ChatlabError):
+    """A setting is wrong; the message names the variable, its value and what would be right."""
+
+
+class ModelUnavailable(ConfigError):
+    """The model cannot be loaded; the message names the id and the ways out."""
+
+
+class DataDirHeld(ConfigError):
+    """Another process has the data dir open; the message names it."""

@@ -1,0 +1,59 @@
+"""The events of one turn, kept so that any number of readers can follow from any place.
+
+Belongs to one event loop. Ids count from 1 without a gap; the last event is the only end.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from chatlab.messages import DeltaEvent, Event, EventBody
+
+
+class EventLog:
+    """Append-only until the last event."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._text: list[str] = []
+        self._readers: set[asyncio.Future[None]] = set()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last event is here."""
+        return bool(self._events) and self._events[-1].last
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return "".join(self._text)
+
+    def append(self, body: EventBody) -> Event:
+        """Add an event and wake the readers."""
+        assert not self.ended, "nothing follows the last event"
+        event = Event(len(self._events) + 1, body)
+        self._events.append(event)
+        if isinstance(body, DeltaEvent):
+            self._text.append(body.text)
+        for reader in self._readers:
+            if not reader.done():
+                reader.set_result(None)
+        return event
+
+    async def read(self, after: int = 0) -> AsyncGenerator[Event]:
+        """Events with an id above `after`, as they come, to the end."""
+        place = min(max(after, 0), len(self._events))
+        while True:
+            while place < len(self._events):
+                event = self._events[place]
+                place += 1
+                yield event
+                if event.last:
+                    return
+            if self.ended:  # asked for what comes after the end
+                return
+            reader = asyncio.get_running_loop().create_future()
+            self._readers.add(reader)
+            try:
+                await reader
+            finally:
+                self._readers.discard(reader)

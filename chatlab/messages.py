@@ -1,0 +1,303 @@
+"""The words the parts of chatlab say to each other: frozen values, no behaviour beyond validation.
+
+Times are timezone-aware UTC. Lengths named `*_tokens` are tokens of the model that answered, `*_ms` milliseconds of
+wall clock. The JSON form on the wire is `chatlab.api.schemas`' business, the stored form `chatlab.store`'s.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+from typing import Literal, TypedDict
+
+from chatlab.errors import FieldError, InvalidInput
+
+Role = Literal["system", "user", "assistant"]
+StrategyName = Literal["direct", "truncate"]
+CacheScope = Literal["off", "user", "global"]
+TurnStatus = Literal["queued", "running", "done", "stopped", "failed"]
+Source = Literal["model", "cache"]
+FinishReason = Literal["stop", "length"]
+PartKind = Literal["system", "pinned", "summary", "verbatim", "retrieved", "question"]
+
+LIVE: tuple[TurnStatus, ...] = ("queued", "running")
+
+
+class Message(TypedDict):
+    """One entry of the standard message list that every prompt is."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """An inclusive range of a sampling parameter."""
+
+    low: float
+    high: float
+
+
+RANGES: Mapping[str, Range] = {
+    "temperature": Range(0.0, 2.0),
+    "top_p": Range(0.0, 1.0),
+    "top_k": Range(0, 1_000),
+    "max_new_tokens": Range(1, 1_000_000),
+    "seed": Range(0, 2**63 - 1),
+    "repetition_penalty": Range(0.5, 2.0),
+}
+MAX_STOP_STRINGS = 8
+MAX_STOP_CHARS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next token is chosen; None leaves a parameter to the layer below (request, chat, model).
+
+    `temperature` 0 is greedy. `top_k` 0 and `top_p` 1 switch their filter off.
+
+    Raises:
+        InvalidInput: A value is outside `RANGES`; every such field is named.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    max_new_tokens: int | None = None
+    stop: tuple[str, ...] | None = None
+    seed: int | None = None
+    repetition_penalty: float | None = None
+
+    def __post_init__(self) -> None:
+        errors: list[FieldError] = []
+        for name, allowed in RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and allowed.low <= value <= allowed.high):
+                errors.append(FieldError(name, f"must be between {allowed.low:g} and {allowed.high:g}, got {value}"))
+        if self.stop is not None:
+            if len(self.stop) > MAX_STOP_STRINGS:
+                errors.append(FieldError("stop", f"at most {MAX_STOP_STRINGS} strings, got {len(self.stop)}"))
+            if not all(0 < len(text) <= MAX_STOP_CHARS for text in self.stop):
+                errors.append(FieldError("stop", f"each string must have 1 to {MAX_STOP_CHARS} characters"))
+        if errors:
+            raise InvalidInput(*errors)
+
+    def over(self, below: "SamplingParams") -> "SamplingParams":
+        """These parameters, with what is unset here taken from `below`."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        return replace(below, **given)
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryChoice:
+    """Which part of the conversation the model sees; `budget_tokens` None is the model's window."""
+
+    strategy: StrategyName = "truncate"
+    budget_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CacheChoice:
+    """Whose stored answers may serve this chat."""
+
+    scope: CacheScope = "user"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A failure as RFC 9457 describes one; `type` is a URI whose last part names the kind."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class CacheProvenance:
+    """What the answer cache decided; `similarity` and `threshold` in [-1, 1]."""
+
+    outcome: Literal["hit", "miss", "bypass", "off"] = "off"
+    tier: Literal["exact", "semantic"] | None = None
+    similarity: float | None = None
+    threshold: float | None = None
+    matched_question: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PromptPart:
+    """A stretch of the prompt; the tokens of all parts add up to the prompt's."""
+
+    kind: PartKind
+    turn_ids: tuple[str, ...]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class PromptProvenance:
+    """How the prompt was put together and what it left out."""
+
+    strategy: StrategyName
+    budget_tokens: int
+    prompt_tokens: int
+    parts: tuple[PromptPart, ...]
+    dropped_turn_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one turn; `reused_prefix_tokens` of the prompt were not computed again."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    reused_prefix_tokens: int | None = None
+    saved_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where the time of one turn went; `tokens_per_second` counts from the first token on."""
+
+    queue_ms: float | None = None
+    cache_ms: float | None = None
+    prompt_ms: float | None = None
+    ttft_ms: float | None = None
+    total_ms: float | None = None
+    tokens_per_second: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where an answer came from and what it cost."""
+
+    cache: CacheProvenance = field(default_factory=CacheProvenance)
+    prompt: PromptProvenance | None = None
+    usage: Usage = field(default_factory=Usage)
+    timing: Timing = field(default_factory=Timing)
+    model: str | None = None
+    engine: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A conversation and its settings."""
+
+    chat_id: str
+    user_id: str
+    title: str | None
+    created_at: datetime
+    updated_at: datetime
+    pinned: bool = False
+    system_prompt: str | None = None
+    history: HistoryChoice = field(default_factory=HistoryChoice)
+    cache: CacheChoice = field(default_factory=CacheChoice)
+    params: SamplingParams = field(default_factory=SamplingParams)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """A prompt message by reference: `text` None means the named turn's own words, made inert for the model."""
+
+    role: Role
+    turn_id: str | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A user's message and its answer.
+
+    `parent_turn_id` None is a root: turns form a tree, and the path from a root to a turn is one branch.
+    `assistant_message` holds the partial text while the turn runs and after it was stopped or failed.
+    `prompt` is the recipe of what the model saw, empty until it was built.
+    """
+
+    turn_id: str
+    chat_id: str
+    user_id: str
+    parent_turn_id: str | None
+    user_message: str
+    created_at: datetime
+    assistant_message: str | None = None
+    status: TurnStatus = "queued"
+    source: Source | None = None
+    error: Problem | None = None
+    finished_at: datetime | None = None
+    finish_reason: FinishReason | None = None
+    provenance: Provenance = field(default_factory=Provenance)
+    prompt: tuple[StoredMessage, ...] = ()
+
+    @property
+    def live(self) -> bool:
+        """Whether the answer is still to come."""
+        return self.status in LIVE
+
+
+@dataclass(frozen=True, slots=True)
+class StatusEvent:
+    """The first event of a turn; `position` counts the answers ahead of it."""
+
+    turn_id: str
+    chat_id: str
+    state: TurnStatus
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaEvent:
+    """More text of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RestartEvent:
+    """Discard the text received so far; it comes again."""
+
+
+@dataclass(frozen=True, slots=True)
+class DoneEvent:
+    """The end: the turn as stored (also when stopped)."""
+
+    turn: Turn
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorEvent:
+    """The end of a failed turn."""
+
+    turn_id: str
+    problem: Problem
+
+
+EventBody = StatusEvent | DeltaEvent | RestartEvent | DoneEvent | ErrorEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of a turn; `id` counts from 1."""
+
+    id: int
+    body: EventBody
+
+    @property
+    def last(self) -> bool:
+        """Whether nothing follows."""
+        return isinstance(self.body, DoneEvent | ErrorEvent)
+
+
+def path_to(turns: Sequence[Turn], turn_id: str | None) -> tuple[Turn, ...]:
+    """The branch that ends in `turn_id`, root first; empty for None.
+
+    Args:
+        turns: All turns of one chat, in any order.
+        turn_id: The last turn of the branch.
+    """
+    by_id = {turn.turn_id: turn for turn in turns}
+    path: list[Turn] = []
+    while turn_id is not None:
+        turn = by_id[turn_id]
+        path.append(turn)
+        turn_id = turn.parent_turn_id
+    return tuple(reversed(path))

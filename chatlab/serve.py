@@ -1,0 +1,98 @@
+"""From settings to a listening process: one server with the API and the page."""
+
+import asyncio
+import signal
+import socket
+import threading
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from types import FrameType
+
+import gradio as gr
+import structlog
+
+from chatlab.api import install
+from chatlab.errors import ConfigError
+from chatlab.settings import Settings, variable
+from chatlab.ui import CSS, build_ui
+from chatlab.wiring import Parts, wire
+
+STOP_SECONDS = 20.0
+WEB_THREADS = 40
+
+log = structlog.get_logger(__name__)
+
+
+@contextmanager
+def serving(settings: Settings) -> Generator[str]:
+    """Serve while the context is open; gives the address.
+
+    On leaving, answers under way are interrupted with their text kept.
+
+    Raises:
+        ConfigError: The port is taken, the data dir is held, the model cannot be loaded, and the like.
+    """
+    with wire(settings) as parts:
+        port = settings.port or _free_port(settings.host)
+        loops: list[asyncio.AbstractEventLoop] = []
+
+        @asynccontextmanager
+        async def lifespan(app: object) -> AsyncGenerator[None]:
+            loops.append(asyncio.get_running_loop())
+            yield
+
+        server = build_server(parts)
+        try:
+            app, _, _ = server.launch(
+                server_name=settings.host,
+                server_port=port,
+                app_kwargs={"lifespan": lifespan},  # one passed to gr.Server never runs
+                prevent_thread_lock=True,
+                quiet=True,
+                run_history=False,
+                ssr_mode=False,
+                max_threads=WEB_THREADS,
+            )
+        except OSError as error:
+            raise ConfigError(
+                f"{variable('port')}={port}: cannot listen there. Another program has the port: stop it, or choose "
+                f"another one ({error})"
+            ) from error
+        facts = parts.engine.facts
+        address = f"http://{settings.host}:{port}"
+        log.info("listening", url=address, model=facts.model, device=facts.device, engine=facts.engine)
+        try:
+            yield address
+        finally:
+            # Streams end with their jobs; only then can the server, which waits for streams.
+            asyncio.run_coroutine_threadsafe(parts.jobs.close(), loops[0]).result(STOP_SECONDS)
+            app.get_blocks().close(verbose=False)
+
+
+def build_server(parts: Parts) -> gr.Server:
+    """The API and the page in one app. `gr.Server` launches both and tells Hugging Face Spaces."""
+    server = gr.Server(title="chatlab", docs_url=None, redoc_url=None, openapi_url=None)
+    install(server, parts)
+    ui = build_ui(parts)
+    gr.mount_gradio_app(server, ui, path="/", run_history=False, footer_links=[], css=CSS, ssr_mode=False)
+    return server
+
+
+def serve(settings: Settings) -> None:
+    """Serve until interrupted or terminated."""
+    done = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        done.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    with serving(settings):
+        done.wait()
+        log.info("stopping")
+
+
+def _free_port(host: str) -> int:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,126 @@
+"""Every setting of chatlab, read once at start from `CHATLAB_*` variables, then `chatlab.toml`, then defaults.
+
+This is the only file that reads the environment. A wrong value ends the start with the variable's name.
+"""
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from chatlab.errors import ConfigError
+from chatlab.messages import CacheScope
+
+PREFIX = "CHATLAB_"
+TOML_FILE = "chatlab.toml"
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+def _on_spaces() -> bool:
+    return "SPACE_ID" in os.environ
+
+
+class Settings(BaseSettings):
+    """One flat tree; the name of a variable is `CHATLAB_` and the field's name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, toml_file=TOML_FILE, extra="ignore", frozen=True)
+
+    host: str = Field(
+        default_factory=lambda: "0.0.0.0" if _on_spaces() else "127.0.0.1",  # noqa: S104 - Spaces is a container
+        description="Address to listen on; 127.0.0.1, and 0.0.0.0 on Hugging Face Spaces.",
+    )
+    port: int = Field(7860, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    data_dir: Path = Field(Path(".chatlab"), description="Folder of everything stored; one process opens it.")
+    model: str = Field("auto", min_length=1, description="`auto`, `bundled`, a Hub id or a folder with a model.")
+    embedder: str = Field(
+        "auto", min_length=1, description="`auto` (the bundled one, else its Hub id), a Hub id or a folder."
+    )
+    engine: Literal["auto", "transformers", "echo"] = Field(
+        "auto", description="`auto` is `transformers`; `echo` answers with the user's message, word for word."
+    )
+    device: str = Field("auto", description="`auto`, `cpu`, `cuda` or another torch device.")
+    threads: int = Field(0, ge=0, description="CPU threads of the engine; 0 leaves the choice to torch.")
+    kv_cache_mb: int = Field(512, ge=0, description="Memory for prefixes kept between turns, in MB; 0 keeps none.")
+    echo_tokens_per_second: float = Field(0.0, ge=0, description="Pace of the `echo` engine; 0 is as fast as it can.")
+    queue_limit: int = Field(256, ge=1, description="Answers under way or waiting before a 429.")
+    max_body_bytes: int = Field(4_000_000, ge=1_000, description="Largest request body, else 413.")
+    max_message_chars: int = Field(200_000, ge=1, description="Longest single message, in characters.")
+    max_messages: int = Field(2_000, ge=1, description="Most messages in one `/v1` request.")
+    cache_scope: CacheScope = Field("user", description="Cache scope of a new chat: `off`, `user` or `global`.")
+    auth: Literal["open"] = Field(
+        "open", description="Who the caller is: `open` trusts `X-User-ID`, so it listens on loopback only."
+    )
+    secret_key: str = Field("", description="Signs browser identities; empty makes one and keeps it in the data dir.")
+    allow_open: bool = Field(False, description="Let `open` listen beyond loopback. Anyone who reaches it can use it.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line shown.")
+    log_json: bool = Field(False, description="Log one JSON object a line instead of text for people.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments win over variables, variables over the file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def on_spaces(self) -> bool:
+        """Whether this is a Hugging Face Space, where the platform decides who gets in."""
+        return _on_spaces()
+
+
+def variable(field: str) -> str:
+    """The variable that sets a field."""
+    return PREFIX + field.upper()
+
+
+def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
+    """Read the settings.
+
+    Args:
+        overrides: Field names and values that win over variables and file; None values are left out.
+
+    Raises:
+        ConfigError: A value cannot be used; names the variable, the value and what would be right.
+    """
+    known = {variable(name) for name in Settings.model_fields}
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in known:
+            warnings.warn(f"{name} is no setting of this version and is ignored", stacklevel=2)
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    try:
+        settings = Settings.model_validate(given) if not given else Settings(**given)  # pyright: ignore[reportArgumentType]
+    except ValidationError as error:
+        lines = [
+            f"{variable(str(each['loc'][0])) if each['loc'] else TOML_FILE}={each['input']!r}: {each['msg']}"
+            for each in error.errors()
+        ]
+        raise ConfigError("; ".join(lines)) from error
+    except ValueError as error:  # an unreadable chatlab.toml
+        raise ConfigError(f"{TOML_FILE}: {error}") from error
+    if settings.auth == "open" and not (settings.host in LOOPBACK_HOSTS or settings.allow_open or settings.on_spaces):
+        raise ConfigError(
+            f"{variable('host')}={settings.host!r}: with {variable('auth')}=open anyone who reaches this address "
+            f"can use chatlab. Listen on 127.0.0.1, or set {variable('allow_open')}=true to allow it."
+        )
+    return settings
+
+
+def quieten_libraries() -> None:
+    """Keep libraries from reporting usage or looking for updates; must come before they are imported."""
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

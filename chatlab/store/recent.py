@@ -1,0 +1,88 @@
+"""The chats in use, in memory: a turn reads its chat without a query. The store keeps it in step with every commit.
+
+Valid because one process opens a data dir. Bounded by turns, least recently used chat out first.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from chatlab.messages import Chat, Turn
+
+MAX_TURNS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A chat and all its turns, oldest first."""
+
+    chat: Chat
+    turns: tuple[Turn, ...]
+
+
+class RecentChats:
+    """Conversations by chat id. Thread-safe.
+
+    A reader that loads from disk brackets it with `loading` and `loaded`: a commit in between makes the loaded copy
+    old, and it is then not kept.
+    """
+
+    def __init__(self, max_turns: int = MAX_TURNS) -> None:
+        self._max_turns = max_turns
+        self._entries: OrderedDict[str, Conversation] = OrderedDict()
+        self._loading: dict[str, object] = {}
+        self._n_turns = 0
+        self._lock = threading.Lock()  # guards everything above
+
+    def get(self, chat_id: str) -> Conversation | None:
+        """The conversation, if it is here."""
+        with self._lock:
+            found = self._entries.get(chat_id)
+            if found is not None:
+                self._entries.move_to_end(chat_id)
+            return found
+
+    def loading(self, chat_id: str) -> object:
+        """A load from disk begins; hand the token to `loaded`."""
+        with self._lock:
+            token = self._loading[chat_id] = object()
+            return token
+
+    def loaded(self, chat_id: str, token: object, conversation: Conversation | None) -> None:
+        """A load ended; what it found is kept unless the chat changed meanwhile."""
+        with self._lock:
+            if self._loading.get(chat_id) is token:
+                del self._loading[chat_id]
+                if conversation is not None:
+                    self._put(chat_id, conversation)
+
+    def add(self, conversation: Conversation) -> None:
+        """A new chat was committed."""
+        with self._lock:
+            self._put(conversation.chat.chat_id, conversation)
+
+    def change(self, chat_id: str, change: Callable[[Conversation], Conversation | None]) -> None:
+        """A change of the chat was committed; None drops it."""
+        with self._lock:
+            self._loading.pop(chat_id, None)
+            known = self._entries.get(chat_id)
+            if known is None:
+                return
+            changed = change(known)
+            if changed is None:
+                self._drop(chat_id)
+            else:
+                self._put(chat_id, changed)
+
+    def _put(self, chat_id: str, conversation: Conversation) -> None:
+        self._drop(chat_id)
+        self._entries[chat_id] = conversation
+        self._n_turns += len(conversation.turns)
+        while self._n_turns > self._max_turns and len(self._entries) > 1:
+            self._drop(next(iter(self._entries)))
+
+    def _drop(self, chat_id: str) -> None:
+        dropped = self._entries.pop(chat_id, None)
+        if dropped is not None:
+            self._n_turns -= len(dropped.turns)

@@ -1,0 +1,156 @@
+"""Chats and turns as table rows and back. Nested values are JSON; times are UTC without a zone."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from chatlab.errors import FieldError, InvalidInput
+from chatlab.messages import (
+    CacheChoice,
+    Chat,
+    HistoryChoice,
+    Problem,
+    Provenance,
+    SamplingParams,
+    StoredMessage,
+    Turn,
+)
+
+CHAT_COLUMNS = (
+    "chat_id", "user_id", "title", "created_at", "updated_at", "pinned", "system_prompt", "history", "cache", "params",
+)  # fmt: skip
+TURN_COLUMNS = (
+    "turn_id", "chat_id", "user_id", "parent_turn_id", "user_message", "created_at", "assistant_message", "status",
+    "source", "error", "finished_at", "finish_reason", "provenance", "prompt",
+)  # fmt: skip
+
+_history = TypeAdapter(HistoryChoice)
+_cache = TypeAdapter(CacheChoice)
+_params = TypeAdapter(SamplingParams)
+_problem = TypeAdapter(Problem)
+_provenance = TypeAdapter(Provenance)
+_prompt = TypeAdapter(tuple[StoredMessage, ...])
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some chats and where the next ones begin; `next_cursor` None is the end."""
+
+    chats: tuple[Chat, ...]
+    next_cursor: str | None
+
+
+def _dump(adapter: TypeAdapter[Any], value: object) -> str:
+    return adapter.dump_json(value, exclude_none=True).decode()
+
+
+def to_db_time(time: datetime) -> datetime:
+    """An aware time as the stored one."""
+    return time.astimezone(UTC).replace(tzinfo=None)
+
+
+def from_db_time(time: datetime) -> datetime:
+    """A stored time as an aware one."""
+    return time.replace(tzinfo=UTC)
+
+
+def chat_row(chat: Chat) -> tuple[Any, ...]:
+    """In the order of CHAT_COLUMNS."""
+    return (
+        chat.chat_id,
+        chat.user_id,
+        chat.title,
+        to_db_time(chat.created_at),
+        to_db_time(chat.updated_at),
+        chat.pinned,
+        chat.system_prompt,
+        _dump(_history, chat.history),
+        _dump(_cache, chat.cache),
+        _dump(_params, chat.params),
+    )
+
+
+def chat_from(row: Sequence[Any]) -> Chat:
+    """From the order of CHAT_COLUMNS."""
+    return Chat(
+        chat_id=row[0],
+        user_id=row[1],
+        title=row[2],
+        created_at=from_db_time(row[3]),
+        updated_at=from_db_time(row[4]),
+        pinned=row[5],
+        system_prompt=row[6],
+        history=_history.validate_json(row[7]),
+        cache=_cache.validate_json(row[8]),
+        params=_params.validate_json(row[9]),
+    )
+
+
+def turn_row(turn: Turn) -> tuple[Any, ...]:
+    """In the order of TURN_COLUMNS."""
+    return (
+        turn.turn_id,
+        turn.chat_id,
+        turn.user_id,
+        turn.parent_turn_id,
+        turn.user_message,
+        to_db_time(turn.created_at),
+        turn.assistant_message,
+        turn.status,
+        turn.source,
+        None if turn.error is None else _dump(_problem, turn.error),
+        None if turn.finished_at is None else to_db_time(turn.finished_at),
+        turn.finish_reason,
+        _dump(_provenance, turn.provenance),
+        _dump(_prompt, turn.prompt),
+    )
+
+
+def turn_from(row: Sequence[Any]) -> Turn:
+    """From the order of TURN_COLUMNS."""
+    return Turn(
+        turn_id=row[0],
+        chat_id=row[1],
+        user_id=row[2],
+        parent_turn_id=row[3],
+        user_message=row[4],
+        created_at=from_db_time(row[5]),
+        assistant_message=row[6],
+        status=row[7],
+        source=row[8],
+        error=None if row[9] is None else _problem.validate_json(row[9]),
+        finished_at=None if row[10] is None else from_db_time(row[10]),
+        finish_reason=row[11],
+        provenance=_provenance.validate_json(row[12]),
+        prompt=_prompt.validate_json(row[13]),
+    )
+
+
+def problem_json(problem: Problem) -> str:
+    """A problem as the error column holds it."""
+    return _dump(_problem, problem)
+
+
+def cursor_of(chat: Chat) -> str:
+    """An opaque place in the list of chats, right after `chat`."""
+    place = f"{to_db_time(chat.updated_at).isoformat()}|{chat.chat_id}"
+    return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+
+
+def place_of(cursor: str) -> tuple[datetime, str]:
+    """The stored time and the id that a cursor stands for.
+
+    Raises:
+        InvalidInput: It is no cursor of ours.
+    """
+    try:
+        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        updated_at, _, chat_id = base64.b64decode(padded, altchars=b"-_", validate=True).decode().partition("|")
+        return to_db_time(datetime.fromisoformat(updated_at + "+00:00")), chat_id
+    except (ValueError, binascii.Error, OverflowError) as error:
+        raise InvalidInput(FieldError("cursor", "use the nextCursor of an earlier answer, unchanged")) from error

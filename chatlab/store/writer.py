@@ -1,0 +1,128 @@
+"""One thread writes: what arrives while a commit is under way goes into the next one (group commit).
+
+A unit of work is a `Change`: rows for set-based statements, all in one transaction or not at all. Changes with
+different keys may be applied in any order within a batch and their rows share a statement; changes with the same key
+are applied in the order they came.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import duckdb
+
+from chatlab.store.statements import Row, Statement
+
+MAX_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Rows to write together.
+
+    Attributes:
+        key: What the change is about (a chat's id).
+        rows: What to write, and with which statement.
+        committed: Called by the writer after the commit, before `done`; must not fail.
+        done: Resolved after the commit. Cancelling it changes nothing: what was handed over is written.
+    """
+
+    key: str
+    rows: Sequence[tuple[Statement, Row]]
+    committed: Callable[[], None] = lambda: None
+    done: Future[None] = field(default_factory=Future[None])
+
+
+class Writer:
+    """The only writer of a connection; closed by its owner after everything handed over is on disk."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+        self._inbox: queue.SimpleQueue[Change | None] = queue.SimpleQueue()
+        self._closed = False
+        self._lock = threading.Lock()  # guards _closed against a submit after the last item
+        self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, change: Change) -> Future[None]:
+        """Hand a change over; the future resolves once it is durable.
+
+        Raises:
+            RuntimeError: The writer is closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the store is closed")
+            change.done.set_running_or_notify_cancel()  # from here on it cannot be cancelled
+            self._inbox.put(change)
+        return change.done
+
+    def close(self) -> None:
+        """Write what was handed over, then end; idempotent."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._inbox.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while True:
+            batch: list[Change] = []
+            item = self._inbox.get()
+            while item is not None:
+                batch.append(item)
+                if len(batch) == MAX_BATCH or self._inbox.empty():
+                    break
+                item = self._inbox.get()
+            if batch:
+                self._commit(batch)
+            if item is None:
+                return
+
+    def _commit(self, batch: Sequence[Change]) -> None:
+        """One transaction for the batch; if it fails, one for each change, so that only the culprit fails."""
+        try:
+            self._apply(batch)
+        except duckdb.Error as error:
+            if len(batch) == 1:
+                batch[0].done.set_exception(error)
+                return
+            for change in batch:
+                self._commit([change])
+        else:
+            for change in batch:
+                change.committed()
+                change.done.set_result(None)
+
+    def _apply(self, batch: Sequence[Change]) -> None:
+        self._connection.execute("BEGIN")
+        try:
+            for statement, rows in _statements(batch):
+                self._connection.execute(*statement.render(rows))
+            self._connection.execute("COMMIT")
+        except duckdb.Error:
+            self._rollback()
+            raise
+
+    def _rollback(self) -> None:
+        try:
+            self._connection.execute("ROLLBACK")
+        except duckdb.TransactionException:
+            return  # a failed COMMIT has already ended the transaction
+
+
+def _statements(batch: Sequence[Change]) -> list[tuple[Statement, list[Row]]]:
+    """Rows grouped by statement, in rounds: within one round every key occurs once."""
+    grouped: list[tuple[Statement, list[Row]]] = []
+    current: dict[Statement, list[Row]] = {}
+    keys: set[str] = set()
+    for change in batch:
+        if change.key in keys:
+            grouped += current.items()
+            current, keys = {}, set()
+        keys.add(change.key)
+        for statement, row in change.rows:
+            current.setdefault(statement, []).append(row)
+    return [*grouped, *current.items()]

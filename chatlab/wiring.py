@@ -1,0 +1,108 @@
+"""The one place that chooses implementations, from settings to running parts."""
+
+import secrets
+import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from chatlab.chat import ChatService
+from chatlab.clock import Clock
+from chatlab.completions import CompletionService
+from chatlab.embedding import Embedder
+from chatlab.engines.base import Engine
+from chatlab.errors import ConfigError
+from chatlab.jobs import Jobs
+from chatlab.problems import INTERRUPTED
+from chatlab.settings import Settings
+from chatlab.store import Store
+from chatlab.telemetry import Metrics
+
+SECRET_FILE = "secret"
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything that serves a request, open until `wire` is left."""
+
+    settings: Settings
+    store: Store
+    jobs: Jobs
+    engine: Engine
+    embedder: Embedder
+    metrics: Metrics
+    chats: ChatService
+    completions: CompletionService
+    secret_key: str
+
+
+@contextmanager
+def wire(settings: Settings, engine: Engine | None = None) -> Generator[Parts]:
+    """Build the parts and close them in the right order.
+
+    Turns under way must have been closed (`parts.jobs.close()`, on their event loop) before this is left.
+
+    Args:
+        settings: As loaded.
+        engine: Use this one instead of what the settings name; it is closed too.
+
+    Raises:
+        ConfigError: The data dir is held, the model cannot be loaded, and the like.
+    """
+    with Store(settings.data_dir) as store:
+        clock = Clock(store.latest_time())
+        if interrupted := store.fail_live_turns(INTERRUPTED, clock()):
+            log.warning("turns were interrupted when the last process ended", turns=interrupted)
+        engine = engine or make_engine(settings)
+        try:
+            metrics = Metrics()
+            jobs = Jobs(settings.queue_limit)
+            metrics.watch_live_turns(lambda: jobs.n_live)
+            yield Parts(
+                settings=settings,
+                store=store,
+                jobs=jobs,
+                engine=engine,
+                embedder=Embedder(settings.embedder),
+                metrics=metrics,
+                chats=ChatService(store, jobs, engine, metrics, clock, lambda: uuid.uuid4().hex),
+                completions=CompletionService(jobs, engine, clock),
+                secret_key=settings.secret_key or _kept_secret(settings.data_dir),
+            )
+            metrics.close()
+        finally:
+            engine.close()
+
+
+def make_engine(settings: Settings) -> Engine:
+    """The engine that the settings name, loaded; says what takes long."""
+    if settings.engine == "echo":
+        from chatlab.engines.echo import EchoEngine
+
+        return EchoEngine(settings.echo_tokens_per_second)
+    from chatlab.engines.models import find_model
+    from chatlab.engines.transformers import TransformersEngine, gpu_gib, pick_device
+
+    try:
+        device = pick_device(settings.device)
+    except RuntimeError as error:
+        raise ConfigError(f"CHATLAB_DEVICE={settings.device!r}: {error}") from error
+    source = find_model(settings.model, settings.data_dir, gpu_gib(device), lambda line: log.info(line))
+    log.info("loading the model", model=source.name, device=str(device))
+    return TransformersEngine(source, device, settings.kv_cache_mb * 1_000_000, settings.threads)
+
+
+def _kept_secret(data_dir: Path) -> str:
+    """The data dir's own secret, made on first use and readable by its owner alone."""
+    file = data_dir / SECRET_FILE
+    if not file.exists():
+        partial = file.with_suffix(".partial")
+        partial.touch(mode=0o600)
+        partial.write_text(secrets.token_urlsafe(32))
+        partial.replace(file)
+    return file.read_text()
