@@ -33,8 +33,11 @@ class Statement:
 
     def render(self, rows: Sequence[Row]) -> tuple[str, list[Any]]:
         """SQL and parameters for these rows."""
-        source, parameters = self._source(rows)
         names, key = ", ".join(self.columns), self.columns[0]
+        if self.kind == "update" and len(rows) == 1:  # found by the index, half the time of a join
+            changes = ", ".join(f"{name} = ${i}" for i, name in enumerate(self.columns[1:], 2))
+            return f"UPDATE {self.table} SET {changes} WHERE {key} = $1", list(rows[0])
+        source, parameters = self._source(rows)
         match self.kind:
             case "insert":
                 return f"INSERT INTO {self.table} ({names}) {source}", parameters

@@ -7,6 +7,7 @@ are applied in the order they came.
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import duckdb
 from chatlab.store.statements import Row, Statement
 
 MAX_BATCH = 256
+FILL_SECONDS = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +70,35 @@ class Writer:
         self._thread.join()
 
     def _work(self) -> None:
-        while True:
-            batch: list[Change] = []
-            item = self._inbox.get()
-            while item is not None:
-                batch.append(item)
-                if len(batch) == MAX_BATCH or self._inbox.empty():
-                    break
-                item = self._inbox.get()
-            if batch:
-                self._commit(batch)
-            if item is None:
+        expected = 1
+        while (change := self._inbox.get()) is not None:
+            batch = [change]
+            ended = self._fill(batch, expected)
+            self._commit(batch)
+            expected = len(batch)
+            if ended:
                 return
+
+    def _fill(self, batch: list[Change], expected: int) -> bool:
+        """Add what has come to a batch.
+
+        Writers that were served by the last commit come back together: as many as there were are waited for, a
+        moment only, so that they share the next commit instead of every other one.
+
+        Returns:
+            Whether the writer is to end after this batch.
+        """
+        deadline = time.perf_counter() + FILL_SECONDS
+        while len(batch) < MAX_BATCH:
+            wait_seconds = deadline - time.perf_counter() if len(batch) < expected else 0.0
+            try:
+                change = self._inbox.get(block=wait_seconds > 0, timeout=max(wait_seconds, 0.0))
+            except queue.Empty:
+                return False
+            if change is None:
+                return True
+            batch.append(change)
+        return False
 
     def _commit(self, batch: Sequence[Change]) -> None:
         """One transaction for the batch; if it fails, one for each change, so that only the culprit fails."""
