@@ -42,12 +42,12 @@ from chatlab.messages import (
     Usage,
     path_to,
 )
+from chatlab.partials import PartialTexts
 from chatlab.problems import INTERRUPTED, problem_of
 from chatlab.store import Page, Store
 from chatlab.store.recent import Conversation
 from chatlab.telemetry import Metrics
 
-PARTIAL_INTERVAL_SECONDS = 0.1  # a crash loses no more of an answer than this
 NEWEST = "\x00newest"  # no id of a turn: the API refuses NUL
 
 log = structlog.get_logger(__name__)
@@ -123,6 +123,7 @@ class ChatService:
         self._engine = engine
         self._prompts = PromptBuilder(engine)
         self._metrics = metrics
+        self._partials = PartialTexts(store, metrics)
         self._clock = clock
         self._new_id = new_id
 
@@ -235,7 +236,7 @@ class ChatService:
         progress = _Progress(time.perf_counter(), (time.perf_counter() - plan.started_at) * 1e3)
         problem: Problem | None = None
         status: TurnStatus = "done"
-        saver = asyncio.create_task(self._save_partials(job, plan.turn, stored))
+        self._partials.follow(plan.turn, job.log)
         try:
             await self._generate(job, plan, progress)
         except asyncio.CancelledError:
@@ -246,8 +247,7 @@ class ChatService:
             status, problem = "failed", problem_of(error)
             log.warning("turn failed", turn_id=plan.turn.turn_id, exc_info=not isinstance(error, ChatlabError))
         job.closing = True
-        saver.cancel()
-        await asyncio.gather(saver, return_exceptions=True)
+        self._partials.leave(plan.turn)
         turn = replace(
             plan.turn,
             assistant_message=job.log.text,
@@ -288,20 +288,6 @@ class ChatService:
                             job.log.append(DeltaEvent(chunk.text))
                     case Finished():
                         progress.finish_reason = chunk.reason
-
-    async def _save_partials(self, job: Job, turn: Turn, stored: asyncio.Future[None]) -> None:
-        """Keep the store close behind the text; a fault here costs nothing but the partial text after a crash."""
-        await asyncio.shield(stored)
-        saved = ""
-        while True:
-            await asyncio.sleep(PARTIAL_INTERVAL_SECONDS)
-            if (text := job.log.text) != saved:
-                try:
-                    await self._store.save_partial(turn, text)
-                except Exception:
-                    self._metrics.fault("partial")
-                    log.warning("partial text not stored", turn_id=turn.turn_id, exc_info=True)
-                saved = text
 
     # Turns, afterwards
 

@@ -1,8 +1,10 @@
 """From settings to a listening process: one server with the API and the page."""
 
 import asyncio
+import gc
 import signal
 import socket
+import sys
 import threading
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
@@ -19,6 +21,8 @@ from chatlab.wiring import Parts, wire
 
 STOP_SECONDS = 20.0
 WEB_THREADS = 40
+# The loop, the writer and the generation thread hand over often; with the default of 5 ms each waits for the others.
+SWITCH_SECONDS = 0.0005
 
 log = structlog.get_logger(__name__)
 
@@ -85,9 +89,11 @@ def serve(settings: Settings) -> None:
     def end(number: int, frame: FrameType | None) -> None:
         done.set()
 
+    sys.setswitchinterval(SWITCH_SECONDS)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
     with serving(settings):
+        gc.freeze()  # what a start makes lives on: not to be scanned in the middle of a turn
         done.wait()
         log.info("stopping")
 

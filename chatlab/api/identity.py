@@ -12,8 +12,8 @@ DEFAULT_USER = "local"
 USER_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-def caller(x_user_id: Annotated[str | None, Header(pattern=f"^{USER_ID.pattern}$")] = None) -> str:
-    """The caller's user id.
+async def caller(x_user_id: Annotated[str | None, Header(pattern=f"^{USER_ID.pattern}$")] = None) -> str:
+    """The caller's user id. Async, though it awaits nothing: FastAPI runs plain functions in a thread.
 
     Raises:
         InvalidInput: The header is malformed.

@@ -6,6 +6,7 @@ is cut or made inert is so in the prompt only. The last message is always the qu
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 from chatlab.engines.base import ModelFacts
@@ -84,17 +85,18 @@ class PromptBuilder:
         system: list[Message] = []
         if given.system_prompt:
             system = [{"role": "system", "content": make_inert(given.system_prompt, facts)}]
-        question: Message = {"role": "user", "content": make_inert(given.question, facts)}
+        asked: Message = {"role": "user", "content": make_inert(given.question, facts)}
 
-        def count(n_turns: int, last: Message = question) -> int:
+        @cache
+        def count(n_turns: int) -> int:
             """Tokens of the prompt with the newest `n_turns`."""
             kept = answered[len(answered) - n_turns :]
-            return self._counter.count([*system, *(m for turn in kept for m in turn.messages), last])
+            return self._counter.count([*system, *(m for turn in kept for m in turn.messages), asked])
 
         n_kept = strategy(count, len(answered), budget)
-        cut_question = False
+        question, cut_question = asked, n_kept is None
         if n_kept is None:
-            question, n_kept, cut_question = self._cut(system, question, budget), 0, True
+            question, n_kept = self._cut(system, asked, budget), 0
         kept = answered[len(answered) - n_kept :]
         history = [message for turn in kept for message in turn.messages]
         messages = (*system, *history, question)
@@ -113,7 +115,7 @@ class PromptBuilder:
             PromptProvenance(
                 strategy=choice.strategy,
                 budget_tokens=budget,
-                prompt_tokens=(total := self._counter.count(messages)),
+                prompt_tokens=(total := self._counter.count(messages) if cut_question else count(n_kept)),
                 parts=self._parts(system, kept, question, given.question_turn_id, total),
                 dropped_turn_ids=tuple(turn.turn_id for turn in given.path if turn.turn_id not in kept_ids),
             ),

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from chatlab.errors import FieldError, PromptTooLong
 from chatlab.messages import StrategyName
 
+FEW_TURNS = 32  # most chats are no longer: one count settles them
+
 Strategy = Callable[[Callable[[int], int], int, int], int | None]
 
 
@@ -26,12 +28,17 @@ def _direct(count: Callable[[int], int], n_turns: int, budget: int) -> int:
 
 
 def _truncate(count: Callable[[int], int], n_turns: int, budget: int) -> int | None:
-    """The newest turns that fit: galloping to the first number that does not, then bisection."""
-    if count(0) > budget:
+    """The newest turns that fit: all, else galloping to the first number that does not, then bisection."""
+    if count(min(n_turns, FEW_TURNS)) <= budget:
+        if n_turns <= FEW_TURNS:
+            return n_turns
+        fits, step = FEW_TURNS, FEW_TURNS
+    elif count(0) <= budget:
+        fits, step = 0, 1
+    else:
         return None
-    fits, too_many = 0, n_turns + 1
-    step = 1
-    while fits < n_turns and too_many > n_turns:
+    too_many = n_turns + 1
+    while fits < n_turns < too_many:
         probe = min(n_turns, fits + step)
         if count(probe) <= budget:
             fits, step = probe, step * 2

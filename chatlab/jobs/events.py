@@ -17,6 +17,10 @@ class EventLog:
         self._text: list[str] = []
         self._readers: set[asyncio.Future[None]] = set()
 
+    def __len__(self) -> int:
+        """Events so far."""
+        return len(self._events)
+
     @property
     def ended(self) -> bool:
         """Whether the last event is here."""

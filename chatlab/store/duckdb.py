@@ -6,7 +6,7 @@ decided here, once: every read takes the user's id, and what is not theirs is `N
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -99,7 +99,7 @@ class DuckDBStore:
         """Lock the data dir, open the file, bring its schema up to date."""
         with ExitStack() as opening:
             opening.enter_context(DataDirLock(self._data_dir))
-            self._connection = duckdb.connect(self._data_dir / FILE)
+            self._connection = duckdb.connect(self._data_dir / FILE, config={"threads": 1})
             opening.callback(self._connection.close)
             migrate(self._connection, migrations())
             self._writer = Writer(self._connection.cursor())
@@ -208,9 +208,13 @@ class DuckDBStore:
             raise NotFound("turn", turn_id)
         return turn
 
-    async def save_partial(self, turn: Turn, text: str) -> None:
-        """Store the text so far of a running turn, so that a crash leaves it."""
-        await self._write(turn.chat_id, (UPDATE_PARTIAL, (turn.turn_id, text, "running")))
+    def save_partial(self, turn: Turn, text: str) -> Awaitable[None]:
+        """Store the text so far of a running turn, so that a crash leaves it.
+
+        It is handed over before this returns, so whatever is stored of the turn afterwards comes after it.
+        """
+        change = Change(turn.chat_id, [(UPDATE_PARTIAL, (turn.turn_id, text, "running"))])
+        return asyncio.wrap_future(self._writer.submit(change))
 
     async def finish_turn(self, turn: Turn) -> None:
         """Store a turn's end."""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 import duckdb
 
@@ -43,6 +44,7 @@ class Writer:
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
         self._inbox: queue.SimpleQueue[Change | None] = queue.SimpleQueue()
+        self._parsed: dict[str, duckdb.Statement] = {}  # a handful: the text depends on statement and shape only
         self._closed = False
         self._lock = threading.Lock()  # guards _closed against a submit after the last item
         self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
@@ -116,14 +118,25 @@ class Writer:
                 change.done.set_result(None)
 
     def _apply(self, batch: Sequence[Change]) -> None:
+        statements = _statements(batch)
+        if len(statements) == 1:  # a transaction by itself
+            statement, rows = statements[0]
+            self._execute(*statement.render(rows))
+            return
         self._connection.execute("BEGIN")
         try:
-            for statement, rows in _statements(batch):
-                self._connection.execute(*statement.render(rows))
+            for statement, rows in statements:
+                self._execute(*statement.render(rows))
             self._connection.execute("COMMIT")
         except duckdb.Error:
             self._rollback()
             raise
+
+    def _execute(self, sql: str, parameters: list[Any]) -> None:
+        """Run a statement that was parsed when it first came."""
+        if (parsed := self._parsed.get(sql)) is None:
+            parsed = self._parsed[sql] = self._connection.extract_statements(sql)[0]
+        self._connection.execute(parsed, parameters)
 
     def _rollback(self) -> None:
         try:
