@@ -113,10 +113,18 @@ class ChatService:
         metrics: Told of every turn that ended.
         clock: Later than everything stored.
         new_id: Unique ids.
+        max_message_chars: Longest message taken.
     """
 
     def __init__(
-        self, store: Store, jobs: Jobs, engine: Engine, metrics: Metrics, clock: Clock, new_id: Callable[[], str]
+        self,
+        store: Store,
+        jobs: Jobs,
+        engine: Engine,
+        metrics: Metrics,
+        clock: Clock,
+        new_id: Callable[[], str],
+        max_message_chars: int,
     ) -> None:
         self._store = store
         self._jobs = jobs
@@ -126,6 +134,8 @@ class ChatService:
         self._partials = PartialTexts(store, metrics)
         self._clock = clock
         self._new_id = new_id
+        self._max_message_chars = max_message_chars
+        self._changing = asyncio.Lock()  # guards the settings of every chat
 
     # Chats
 
@@ -152,9 +162,10 @@ class ChatService:
 
     async def change_chat(self, user_id: str, chat_id: str, change: Callable[[Chat], Chat]) -> Chat:
         """Change a chat's settings or title."""
-        known = await self._store.conversation(user_id, chat_id)
-        changed = replace(change(known.chat), updated_at=self._clock())
-        await self._store.change_chat(changed)
+        async with self._changing:  # read and write belong together: two changes at once must both count
+            known = await self._store.conversation(user_id, chat_id)
+            changed = replace(change(known.chat), updated_at=self._clock())
+            await self._store.change_chat(changed)
         return changed
 
     async def delete_chat(self, user_id: str, chat_id: str) -> None:
@@ -183,6 +194,7 @@ class ChatService:
         """
         # 1. Admission.
         started_at = time.perf_counter()
+        _check_message(request.user_message, self._max_message_chars)
         await self._store.conversation(user_id, chat_id)
         job = self._jobs.reserve(user_id, chat_id, self._new_id())
         try:
@@ -197,8 +209,7 @@ class ChatService:
             prompt = await _off_loop_if_long(lambda: self._prompts.build(given, choice, params), given)
 
             # 4. The job starts while the message is being stored; nobody hears of the turn before that is done.
-            load = self._engine.load
-            position = max(0, load.running + load.waiting + 1 - self._engine.facts.slots)
+            position = max(0, self._jobs.n_live - self._engine.facts.slots)
             turn = Turn(
                 turn_id=job.turn_id,
                 chat_id=chat_id,
@@ -266,7 +277,7 @@ class ChatService:
             problem = problem_of(error)
             turn = replace(turn, status="failed", error=problem)
         self._metrics.turn_ended(turn)
-        job.log.append(DoneEvent(turn) if problem is None else ErrorEvent(turn.turn_id, problem))
+        job.log.append(DoneEvent(turn) if problem is None else ErrorEvent(turn, problem))
 
     async def _generate(self, job: Job, plan: _Plan, progress: _Progress) -> None:
         """The engine's stream as events and measurements."""
@@ -311,7 +322,8 @@ class ChatService:
         Raises:
             NotFound: No such turn of this user.
         """
-        if (job := self._jobs.find(user_id, turn_id)) is not None:
+        job = self._jobs.find(user_id, turn_id)
+        if job is not None and not (job.log.ended and after > len(job.log)):
             return job.log.read(after)
         return _replay(await self._store.turn(user_id, turn_id), after)
 
@@ -319,7 +331,7 @@ class ChatService:
         """The turn once it has ended."""
         async with aclosing(await self.events(user_id, turn_id)) as events:
             async for event in events:
-                if isinstance(event.body, DoneEvent):
+                if isinstance(event.body, DoneEvent | ErrorEvent):
                     return event.body.turn
         return await self._store.turn(user_id, turn_id)
 
@@ -356,7 +368,22 @@ class ChatService:
         """A running turn with its text so far, which the store only follows."""
         if not turn.live or (job := self._jobs.find(turn.user_id, turn.turn_id)) is None:
             return turn
+        if isinstance(end := job.log.end, DoneEvent | ErrorEvent):  # ended, but its end could not be stored
+            return end.turn
         return replace(turn, assistant_message=job.log.text, status="running" if job.log.text else turn.status)
+
+
+def _check_message(text: str, max_chars: int) -> None:
+    """Raise InvalidInput for a message that cannot be stored or answered, whichever way it came."""
+    wrong = ""
+    if not text.strip():
+        wrong = "must not be empty"
+    elif len(text) > max_chars:
+        wrong = f"has {len(text)} characters of at most {max_chars}"
+    elif "\x00" in text or not text.isprintable() and any("\ud800" <= c <= "\udfff" for c in text):
+        wrong = "must be text without NUL characters and lone surrogates"
+    if wrong:
+        raise InvalidInput(FieldError("userMessage", wrong))
 
 
 def _path(known: Conversation, request: TurnRequest) -> tuple[Turn, ...]:
@@ -375,7 +402,7 @@ async def _replay(turn: Turn, after: int) -> AsyncGenerator[Event]:
     bodies = [
         RestartEvent() if after else StatusEvent(turn.turn_id, turn.chat_id, turn.status, 0),
         *([DeltaEvent(turn.assistant_message)] if turn.assistant_message else []),
-        DoneEvent(turn) if turn.error is None else ErrorEvent(turn.turn_id, turn.error),
+        DoneEvent(turn) if turn.error is None else ErrorEvent(turn, turn.error),
     ]
     for event_id, body in enumerate(bodies, next_id):
         yield Event(event_id, body)
@@ -386,9 +413,8 @@ LONG_CHARS = 4_000  # above this, tokenising is worth a thread
 
 async def _off_loop_if_long(build: Callable[[], Prompt], given: PromptInput) -> Prompt:
     """Build a prompt; a long one in a thread, so that other streams keep moving."""
-    n_chars = len(given.question) + sum(
-        len(turn.user_message) + len(turn.assistant_message or "") for turn in given.path
-    )
+    n_chars = len(given.question) + len(given.system_prompt or "")
+    n_chars += sum(len(turn.user_message) + len(turn.assistant_message or "") for turn in given.path)
     return build() if n_chars < LONG_CHARS else await asyncio.to_thread(build)
 
 

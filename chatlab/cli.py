@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"chatlab: {error}", file=sys.stderr)  # noqa: T201 - a command's own words
         return 2
+    except KeyboardInterrupt:  # during the start
+        return 130
     return 0
 
 

@@ -4,13 +4,13 @@ Nothing is stored. The answer ends when the caller leaves. A history strategy is
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 
 from chatlab.clock import Clock
 from chatlab.engines.base import Chunk, Engine, GenerationRequest, answer_limit, check_room
-from chatlab.errors import FieldError, InvalidInput
+from chatlab.errors import EngineError, FieldError, InvalidInput
 from chatlab.history import PromptBuilder, PromptInput
 from chatlab.history.prompt import make_inert
 from chatlab.jobs import Jobs
@@ -58,11 +58,23 @@ class CompletionService:
             QueueFull: Too many answers are under way; raised before the first chunk.
             EngineError: The engine failed.
         """
-        self._jobs.take_slot()
-        try:
+        with self.slot():
             async with aclosing(self._engine.stream(prepared.request)) as chunks:
                 async for chunk in chunks:
+                    if self._jobs.closed:
+                        raise EngineError("the server is stopping")
                     yield chunk
+
+    @contextmanager
+    def slot(self) -> Generator[None]:
+        """A place among the answers under way, for work that has no turn.
+
+        Raises:
+            QueueFull: Too many answers are under way.
+        """
+        self._jobs.take_slot()
+        try:
+            yield
         finally:
             self._jobs.free_slot()
 

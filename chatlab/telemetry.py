@@ -43,7 +43,12 @@ def configure_logging(level: str, as_json: bool) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     final = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        structlog.processors.JSONRenderer()
+        if as_json
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            exception_formatter=structlog.dev.plain_traceback,  # others print locals: messages and secrets
+        )
     )
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, final] if as_json else [*shared, final],

@@ -59,6 +59,7 @@ def wire(settings: Settings, engine: Engine | None = None) -> Generator[Parts]:
         if interrupted := store.fail_live_turns(INTERRUPTED, clock()):
             log.warning("turns were interrupted when the last process ended", turns=interrupted)
         engine = engine or make_engine(settings)
+        embedder = Embedder(settings.embedder)
         try:
             metrics = Metrics()
             jobs = Jobs(settings.queue_limit)
@@ -68,14 +69,17 @@ def wire(settings: Settings, engine: Engine | None = None) -> Generator[Parts]:
                 store=store,
                 jobs=jobs,
                 engine=engine,
-                embedder=Embedder(settings.embedder),
+                embedder=embedder,
                 metrics=metrics,
-                chats=ChatService(store, jobs, engine, metrics, clock, lambda: uuid.uuid4().hex),
+                chats=ChatService(
+                    store, jobs, engine, metrics, clock, lambda: uuid.uuid4().hex, settings.max_message_chars
+                ),
                 completions=CompletionService(jobs, engine, clock),
                 secret_key=settings.secret_key or _kept_secret(settings.data_dir),
             )
             metrics.close()
         finally:
+            embedder.close()
             engine.close()
 
 
@@ -90,9 +94,10 @@ def make_engine(settings: Settings) -> Engine:
 
     try:
         device = pick_device(settings.device)
-    except RuntimeError as error:
+        memory_gib = gpu_gib(device)
+    except (RuntimeError, AssertionError) as error:  # torch's own words for a device that is not there
         raise ConfigError(f"CHATLAB_DEVICE={settings.device!r}: {error}") from error
-    source = find_model(settings.model, settings.data_dir, gpu_gib(device), lambda line: log.info(line))
+    source = find_model(settings.model, settings.data_dir, memory_gib, lambda line: log.info(line))
     log.info("loading the model", model=source.name, device=str(device))
     return TransformersEngine(source, device, settings.kv_cache_mb * 1_000_000, settings.threads)
 

@@ -4,7 +4,6 @@ Stateless unless the body carries `chatlab`. Fields of OpenAI's that change noth
 those that would change the answer and cannot be honoured are refused.
 """
 
-import asyncio
 import base64
 import struct
 import time
@@ -14,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
 
@@ -202,11 +201,10 @@ def openai_router(
 ) -> APIRouter:
     """The routes over the stateless service."""
     router = APIRouter(prefix="/v1", route_class=route_class(error_response, settings.max_body_bytes), tags=["openai"])
-    started = int(time.time())
-    models = [Model(id=facts.model, created=started), Model(id=embedder.name, created=started)]
+    _add_model_routes(router, [facts.model, embedder.name])
 
     @router.post("/chat/completions", response_model=None, responses=ERRORS)
-    async def chat_completions(user_id: Caller, body: CompletionRequest) -> Response:
+    async def chat_completions(request: Request, user_id: Caller, body: CompletionRequest) -> Response:
         """Answer a conversation that the caller keeps."""
         if body.model != facts.model:
             raise NotFound("model", body.model)
@@ -229,7 +227,34 @@ def openai_router(
             answer.take(first)
             async for chunk in chunks:
                 answer.take(chunk)
+                if await request.is_disconnected():
+                    break
         return JSONResponse(answer.whole())
+
+    @router.post("/embeddings", response_model=None, responses=ERRORS)
+    async def embeddings(user_id: Caller, body: EmbeddingRequest) -> Response:
+        """Vectors of texts, unit norm."""
+        if body.model != embedder.name:
+            raise NotFound("embedding model", body.model)
+        long = [i for i, text in enumerate(body.input) if len(text) > settings.max_message_chars]
+        if long:
+            raise InvalidInput(FieldError(f"input.{long[0]}", f"longer than {settings.max_message_chars} characters"))
+        with completions.slot():
+            embedded = await embedder.embed(body.input)
+        as_base64 = body.encoding_format == "base64"
+        data = [
+            {"object": "embedding", "index": i, "embedding": _base64(row) if as_base64 else row}
+            for i, row in enumerate(embedded.vectors.tolist())
+        ]
+        usage = {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens}
+        return JSONResponse({"object": "list", "data": data, "model": body.model, "usage": usage})
+
+    return router
+
+
+def _add_model_routes(router: APIRouter, names: Sequence[str]) -> None:
+    started = int(time.time())
+    models = [Model(id=name, created=started) for name in names]
 
     @router.get("/models", responses={500: ERRORS[500]})
     async def list_models(user_id: Caller) -> ModelList:
@@ -243,27 +268,6 @@ def openai_router(
             if each.id == model:
                 return each
         raise NotFound("model", model)
-
-    @router.post("/embeddings", response_model=None, responses=ERRORS)
-    async def embeddings(user_id: Caller, body: EmbeddingRequest) -> Response:
-        """Vectors of texts, unit norm."""
-        if body.model != embedder.name:
-            raise NotFound("embedding model", body.model)
-        long = [i for i, text in enumerate(body.input) if len(text) > settings.max_message_chars]
-        if long:
-            raise InvalidInput(FieldError(f"input.{long[0]}", f"longer than {settings.max_message_chars} characters"))
-        vectors, tokens = await asyncio.to_thread(
-            lambda: (embedder.embed(body.input), sum(embedder.count(text) for text in body.input))
-        )
-        as_base64 = body.encoding_format == "base64"
-        data = [
-            {"object": "embedding", "index": i, "embedding": _base64(row) if as_base64 else row}
-            for i, row in enumerate(vectors.tolist())
-        ]
-        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return JSONResponse({"object": "list", "data": data, "model": body.model, "usage": usage})
-
-    return router
 
 
 def _check_size(body: CompletionRequest, settings: Settings) -> None:

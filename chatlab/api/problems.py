@@ -40,6 +40,9 @@ def route_class(answer: Answer, max_body_bytes: int) -> type[APIRoute]:
                     invalid = InvalidInput(*field_errors(error))
                     return answer(problem_of(invalid), invalid.errors)
                 except HTTPException as error:
+                    if error.status_code == 400:  # FastAPI's answer to a body that no parser takes
+                        invalid = InvalidInput(FieldError("body", f"must be JSON in UTF-8: {error.detail}"))
+                        return answer(problem_of(invalid), invalid.errors)
                     return answer(_http_problem(error), ())
                 except ChatlabError as error:
                     response = answer(problem_of(error), error.errors if isinstance(error, InvalidInput) else ())

@@ -77,9 +77,7 @@ def in_range(name: str) -> Any:
 class Body(BaseModel):
     """Both directions: camelCase by alias, nothing unknown."""
 
-    model_config = ConfigDict(
-        alias_generator=camel, extra="forbid", populate_by_name=True, from_attributes=True, ser_json_inf_nan="null"
-    )
+    model_config = ConfigDict(alias_generator=camel, extra="forbid", from_attributes=True, ser_json_inf_nan="null")
 
 
 class ParamsBody(Body):
@@ -185,7 +183,7 @@ class Feedback(Body):
 class Answer(Body):
     """What we send: everything is set."""
 
-    model_config = ConfigDict(extra="ignore", json_schema_serialization_defaults_required=True)
+    model_config = ConfigDict(extra="ignore", populate_by_name=True, json_schema_serialization_defaults_required=True)
 
 
 class ProblemBody(Answer):

@@ -66,4 +66,4 @@ def _data(event: Event) -> tuple[str, str]:
         case DoneEvent() as body:
             return "done", TurnBody.of(body.turn).model_dump_json(by_alias=True)
         case ErrorEvent() as body:
-            return "error", problem_body(body.problem, body.turn_id).model_dump_json(by_alias=True)
+            return "error", problem_body(body.problem, body.turn.turn_id).model_dump_json(by_alias=True)

@@ -10,7 +10,6 @@ from chatlab.api.problems import problem_response, route_class
 from chatlab.api.schemas import Feedback, NewTurn, PromptBody, TurnBody
 from chatlab.api.sse import encode, stream_response
 from chatlab.chat import NEWEST, ChatService, TurnRequest
-from chatlab.errors import FieldError, InvalidInput
 from chatlab.messages import CacheChoice, Chat, SamplingParams
 from chatlab.settings import Settings
 
@@ -35,7 +34,6 @@ def turns_router(chats: ChatService, settings: Settings) -> APIRouter:
         user_id: Caller, chatID: ID, body: NewTurn, prefer: Annotated[str | None, Header()] = None
     ) -> Response:
         """Send a message and get its answer: as a turn, as events, or later."""
-        _check_length(body, settings)
         known = await chats.conversation(user_id, chatID)
         turn = await chats.begin(user_id, chatID, _turn_request(body, known.chat))
         location = {"Location": f"/completions/{turn.turn_id}"}
@@ -98,11 +96,6 @@ def _turn_request(body: NewTurn, chat: Chat) -> TurnRequest:
 
 def _json(body: TurnBody, status: int, headers: dict[str, str]) -> Response:
     return Response(body.model_dump_json(by_alias=True), status, headers, "application/json")
-
-
-def _check_length(body: NewTurn, settings: Settings) -> None:
-    if (n := len(body.user_message)) > settings.max_message_chars:
-        raise InvalidInput(FieldError("userMessage", f"has {n} characters of at most {settings.max_message_chars}"))
 
 
 def _asks_for_async(prefer: str | None) -> bool:

@@ -37,10 +37,11 @@ from chatlab.engines.fair_queue import FairQueue
 from chatlab.engines.models import ModelSource
 from chatlab.engines.prefixes import Prefix, PrefixStore
 from chatlab.engines.text import StopStrings
-from chatlab.errors import ChatlabError, EngineError, ModelUnavailable
+from chatlab.errors import ChatlabError, EngineError, FieldError, InvalidInput, ModelUnavailable
 from chatlab.messages import Message, SamplingParams
 
 PREFILL_CHUNK_TOKENS = 512  # a stop takes effect between chunks, too
+MIN_TEMPERATURE = 1e-4  # below it, logits overflow: greedy is what it means
 MAX_ANSWER_TOKENS = 1_024  # default limit of an answer, where the context allows
 
 
@@ -105,7 +106,7 @@ class TransformersEngine:
             device=str(self._model.device),
             context_tokens=context_tokens,
             default_max_new_tokens=min(MAX_ANSWER_TOKENS, context_tokens // 4),
-            control_tokens=tuple(self._tokenizer.all_special_tokens),
+            control_tokens=_control_tokens(self._tokenizer),
         )
         self._prefixes = PrefixStore(kv_cache_bytes if _croppable(self._model.config) else 0)
         self._queue: FairQueue[_Job] = FairQueue()
@@ -135,14 +136,16 @@ class TransformersEngine:
         """The model's chat template, with the prompt for an answer.
 
         Raises:
-            EngineError: The template does not take this list.
+            InvalidInput: The template does not take this list.
         """
-        try:
-            return self._render(messages)
-        except TemplateError as error:
-            if messages and messages[0]["role"] == "system":
-                return self._render(_without_system(messages))
-            raise EngineError(f"the chat template of {self._facts.model} refuses this prompt: {error}") from error
+        refused: TemplateError | None = None
+        for attempt in (messages, _without_system(messages)):
+            try:
+                return self._render(attempt)
+            except TemplateError as error:
+                refused = refused or error
+        field = FieldError("messages", f"the chat template of {self._facts.model} does not take them: {refused}")
+        raise InvalidInput(field) from refused
 
     def count(self, messages: Sequence[Message]) -> int:
         """Tokens of the rendered prompt."""
@@ -239,7 +242,8 @@ class TransformersEngine:
                 break
             if not torch.isfinite(logits).any() or torch.isnan(logits).any():
                 raise EngineError("the model's logits are not numbers: its weights or its precision are broken")
-            scores: torch.Tensor = processors(torch.tensor([token_ids], device=logits.device), logits)  # (1, vocab)
+            so_far: Any = torch.tensor([token_ids], device=logits.device)  # (1, n)
+            scores: torch.Tensor = processors(so_far, logits)  # (1, vocab)
             if sampled:
                 probabilities = scores.softmax(-1).to(self._device)
                 token_id = int(torch.multinomial(probabilities, 1, generator=generator))
@@ -292,6 +296,7 @@ def _load(source: ModelSource, device: torch.device) -> tuple[Any, Any]:
     """Tokenizer and model, ready to run; Transformers' own types are too loose to name."""
     from httpx import HTTPError
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from safetensors import SafetensorError
 
     on_gpu = device.type == "cuda"
     bf16 = on_gpu or torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001 - torch offers no public question
@@ -302,13 +307,13 @@ def _load(source: ModelSource, device: torch.device) -> tuple[Any, Any]:
             dtype=torch.bfloat16 if bf16 else torch.float32,
             device_map="auto" if on_gpu else None,  # accelerate places what exceeds one GPU
         )
-    except (OSError, ValueError, HTTPError, HfHubHTTPError, OfflineModeIsEnabled) as error:
+    except (OSError, ValueError, SafetensorError, HTTPError, HfHubHTTPError, OfflineModeIsEnabled) as error:
         if not source.on_hub:
             raise ModelUnavailable(f"the model in {source.location} cannot be loaded: {error}") from error
         raise ModelUnavailable(
             f"CHATLAB_MODEL: {source.location!r} is neither in the local Hub cache nor could it be fetched. Either "
             f"fetch it where there is a network (`hf download {source.location}`; a gated model needs HF_TOKEN), or "
-            f"set CHATLAB_MODEL to 'bundled' or to a folder that holds a model. Cause: {str(error).splitlines()[0]}"
+            f"set CHATLAB_MODEL to 'bundled' or to a folder that holds a model. Cause: {_first_line(error)}"
         ) from error
     if not tokenizer.is_fast:
         raise ModelUnavailable(f"{source.name}: its tokenizer has no fast version, which streaming needs")
@@ -317,6 +322,10 @@ def _load(source: ModelSource, device: torch.device) -> tuple[Any, Any]:
     if not on_gpu:
         model = model.to(device)
     return tokenizer, model.eval()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or repr(error)).splitlines()[0]
 
 
 def _context_tokens(config: Any) -> int:
@@ -337,6 +346,12 @@ def _eos_ids(generation_config: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset([*ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])])
 
 
+def _control_tokens(tokenizer: Any) -> tuple[str, ...]:
+    """Every string that the tokenizer turns into a special token."""
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return tuple(dict.fromkeys([*tokenizer.all_special_tokens, *added]))
+
+
 def _default_params(generation_config: Any) -> SamplingParams:
     """The model's own sampling; greedy where it asks for none."""
     if not generation_config.do_sample:
@@ -351,7 +366,7 @@ def _default_params(generation_config: Any) -> SamplingParams:
 
 def _logits_processors(params: SamplingParams) -> tuple[LogitsProcessorList, bool]:
     """Transformers' processors for the parameters, in its order, and whether to sample."""
-    sampled = bool(params.temperature)
+    sampled = (params.temperature or 0.0) >= MIN_TEMPERATURE
     processors = LogitsProcessorList()
     if params.repetition_penalty and params.repetition_penalty != 1.0:
         processors.append(RepetitionPenaltyLogitsProcessor(params.repetition_penalty))
@@ -368,6 +383,8 @@ def _logits_processors(params: SamplingParams) -> tuple[LogitsProcessorList, boo
 
 def _without_system(messages: Sequence[Message]) -> list[Message]:
     """The same prompt for templates that know no system role: its text opens the first user message."""
+    if not messages or messages[0]["role"] != "system":
+        return [*messages]
     system, rest = messages[0]["content"], [*messages[1:]]
     if not rest:
         return [{"role": "user", "content": system}]

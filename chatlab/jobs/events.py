@@ -27,6 +27,11 @@ class EventLog:
         return bool(self._events) and self._events[-1].last
 
     @property
+    def end(self) -> EventBody | None:
+        """The last event, once it is here."""
+        return self._events[-1].body if self.ended else None
+
+    @property
     def text(self) -> str:
         """The answer so far."""
         return "".join(self._text)

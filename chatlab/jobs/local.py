@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from chatlab.errors import ChatBusy, QueueFull
 from chatlab.jobs.events import EventLog
 
-KEPT_LOGS = 1_000  # finished turns whose events can still be resumed one by one
+KEPT_EVENTS = 100_000  # of finished turns, which can still be resumed one by one
 RETRY_AFTER_SECONDS = 5
 
 
@@ -57,8 +57,14 @@ class LocalJobs:
         self._by_chat: dict[str, Job] = {}
         self._by_turn: dict[str, Job] = {}
         self._finished: OrderedDict[str, Job] = OrderedDict()
+        self._n_kept = 0
         self._extra = 0  # slots taken without a turn
         self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether everything is to end."""
+        return self._closed
 
     @property
     def n_live(self) -> int:
@@ -86,6 +92,9 @@ class LocalJobs:
 
         async def run() -> None:
             job.entered.set()
+            if job.stop_asked or self._closed:  # while its place was held and nothing ran yet
+                assert job.task is not None
+                job.task.cancel()
             try:
                 await work(job)
             finally:
@@ -99,8 +108,10 @@ class LocalJobs:
         self._by_turn.pop(job.turn_id, None)
         if job.log.ended:
             self._finished[job.turn_id] = job
-            while len(self._finished) > KEPT_LOGS:
-                self._finished.popitem(last=False)
+            self._n_kept += len(job.log)
+            while self._n_kept > KEPT_EVENTS:
+                _, oldest = self._finished.popitem(last=False)
+                self._n_kept -= len(oldest.log)
         job.ended.set()
 
     def take_slot(self) -> None:
@@ -139,12 +150,12 @@ class LocalJobs:
     def forget(self, chat_id: str) -> None:
         """Drop the kept events of a chat."""
         for turn_id in [turn_id for turn_id, job in self._finished.items() if job.chat_id == chat_id]:
-            del self._finished[turn_id]
+            self._n_kept -= len(self._finished.pop(turn_id).log)
 
     async def close(self) -> None:
         """Interrupt everything under way and wait for it; nothing new is taken."""
         self._closed = True
-        await asyncio.gather(*(job.cancel() for job in [*self._by_turn.values()] if job.task is not None))
+        await asyncio.gather(*(job.cancel() for job in [*self._by_turn.values()]))
 
     def _check_room(self) -> None:
         if self._closed or self.n_live >= self._limit:

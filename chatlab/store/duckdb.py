@@ -192,9 +192,7 @@ class DuckDBStore:
         await self._write(
             turn.chat_id,
             (INSERT_TURN, _pick(INSERT_TURN.columns, TURN_COLUMNS, turn_row(turn))),
-            committed=lambda: self._recent.change(
-                turn.chat_id, lambda known: replace(known, turns=(*known.turns, turn))
-            ),
+            committed=lambda: self._recent.change(turn.chat_id, lambda known: _with_turn(known, turn)),
         )
 
     async def turn(self, user_id: str, turn_id: str) -> Turn:
@@ -288,6 +286,14 @@ class DuckDBStore:
         if not hasattr(self._local, "cursor"):
             self._local.cursor = self._connection.cursor()
         return self._local.cursor
+
+
+def _with_turn(known: Conversation, turn: Turn) -> Conversation:
+    if any(other.turn_id == turn.turn_id for other in known.turns):  # loaded from disk right after the commit
+        return known
+    return Conversation(
+        replace(known.chat, updated_at=max(known.chat.updated_at, turn.created_at)), (*known.turns, turn)
+    )
 
 
 def _finished(known: Conversation, turn: Turn) -> Conversation:

@@ -1,6 +1,6 @@
 """The chats in use, in memory: a turn reads its chat without a query. The store keeps it in step with every commit.
 
-Valid because one process opens a data dir. Bounded by turns, least recently used chat out first.
+Valid because one process opens a data dir. Bounded by characters, least recently used chat out first.
 """
 
 import threading
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from chatlab.messages import Chat, Turn
 
-MAX_TURNS = 20_000
+MAX_CHARS = 100_000_000
+OVERHEAD_CHARS = 1_000  # of a chat or a turn, beside its texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,12 @@ class Conversation:
     chat: Chat
     turns: tuple[Turn, ...]
 
+    @property
+    def n_chars(self) -> int:
+        """Its size in memory, roughly."""
+        texts = sum(len(turn.user_message) + len(turn.assistant_message or "") for turn in self.turns)
+        return texts + len(self.chat.system_prompt or "") + OVERHEAD_CHARS * (1 + len(self.turns))
+
 
 class RecentChats:
     """Conversations by chat id. Thread-safe.
@@ -28,11 +35,11 @@ class RecentChats:
     old, and it is then not kept.
     """
 
-    def __init__(self, max_turns: int = MAX_TURNS) -> None:
-        self._max_turns = max_turns
+    def __init__(self, max_chars: int = MAX_CHARS) -> None:
+        self._max_chars = max_chars
         self._entries: OrderedDict[str, Conversation] = OrderedDict()
         self._loading: dict[str, object] = {}
-        self._n_turns = 0
+        self._n_chars = 0
         self._lock = threading.Lock()  # guards everything above
 
     def get(self, chat_id: str) -> Conversation | None:
@@ -78,11 +85,11 @@ class RecentChats:
     def _put(self, chat_id: str, conversation: Conversation) -> None:
         self._drop(chat_id)
         self._entries[chat_id] = conversation
-        self._n_turns += len(conversation.turns)
-        while self._n_turns > self._max_turns and len(self._entries) > 1:
+        self._n_chars += conversation.n_chars
+        while self._n_chars > self._max_chars and len(self._entries) > 1:
             self._drop(next(iter(self._entries)))
 
     def _drop(self, chat_id: str) -> None:
         dropped = self._entries.pop(chat_id, None)
         if dropped is not None:
-            self._n_turns -= len(dropped.turns)
+            self._n_chars -= dropped.n_chars

@@ -13,5 +13,5 @@ __all__ = ["CSS", "build_ui"]
 
 def build_ui(parts: Parts) -> gr.Blocks:
     """The page over running parts."""
-    handlers = PageHandlers(parts.chats, Identities(parts.secret_key))
-    return build_page(handlers, parts.secret_key, parts.settings.max_message_chars)
+    identities = Identities(parts.secret_key)
+    return build_page(PageHandlers(parts.chats, identities), identities.storage_secret, parts.settings)

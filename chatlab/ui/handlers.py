@@ -43,6 +43,31 @@ class View:
     message: str | None = None
 
 
+class Watch:
+    """What one open page looks at: turning to something else ends what was followed before."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def turn_to(self) -> "Ticket":
+        """Look at something new."""
+        self.number += 1
+        return Ticket(self, self.number)
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """Valid until the page looks at something else."""
+
+    watch: Watch
+    number: int
+
+    @property
+    def valid(self) -> bool:
+        """Whether the page still looks at this."""
+        return self.watch.number == self.number
+
+
 class PageHandlers:
     """The page over the chat service."""
 
@@ -55,41 +80,52 @@ class PageHandlers:
         known = self._identities.user_id(kept.get("token")) is not None
         return kept if known else {"token": self._identities.new()}
 
-    async def show(self, kept: Kept, chat_id: str) -> AsyncGenerator[View]:
+    async def show(self, kept: Kept, watch: Watch, chat_id: str) -> AsyncGenerator[View]:
         """Show a chat; an answer under way goes on. A chat that is not there shows as a new one."""
         user_id = self._user(kept)
+        ticket = watch.turn_to()
         try:
             known = await self._chats.conversation(user_id, chat_id)
         except NotFound:
-            yield await self.begin_anew(kept)
+            yield await self.begin_anew(kept, watch)
             return
         branch = newest_branch(known.turns)
         live = branch[-1] if branch and branch[-1].live else None
         yield View(chat_id, live is not None, bubbles(branch), await self._listed(user_id))
         if live is not None:
-            async for view in self._follow(user_id, live):
+            async for view in self._follow(user_id, live, ticket):
                 yield view
 
-    async def begin_anew(self, kept: Kept) -> View:
+    async def begin_anew(self, kept: Kept, watch: Watch) -> View:
         """An empty chat; it is stored with its first message."""
+        watch.turn_to()
         return View("", False, [], await self._listed(self._user(kept)))
 
-    async def ask(self, kept: Kept, chat_id: str, message: str) -> AsyncGenerator[View]:
+    async def ask(self, kept: Kept, watch: Watch, chat_id: str, message: str) -> AsyncGenerator[View]:
         """Send a message and show its answer as it comes; the first one makes the chat."""
         if not message.strip():
             return
         user_id = self._user(kept)
+        ticket = watch.turn_to()
         try:
-            if not chat_id:
-                made = await self._chats.create_chat(lambda chat: replace(chat, title=title_of(message)), user_id)
-                chat_id = made.chat_id
-            turn = await self._chats.begin(user_id, chat_id, TurnRequest(message))
+            chat_id, turn = await self._begin(user_id, chat_id, message)
         except ChatlabError as error:
             raise Refused(problem_of(error).detail) from error
         known = await self._chats.conversation(user_id, chat_id)
         yield View(chat_id, True, bubbles(newest_branch(known.turns)), await self._listed(user_id), "")
-        async for view in self._follow(user_id, turn):
+        async for view in self._follow(user_id, turn, ticket):
             yield view
+
+    async def _begin(self, user_id: str, chat_id: str, message: str) -> tuple[str, Turn]:
+        """The chat, made where there is none, and its new turn. A refused message leaves no chat behind."""
+        if chat_id:
+            return chat_id, await self._chats.begin(user_id, chat_id, TurnRequest(message))
+        made = await self._chats.create_chat(lambda chat: replace(chat, title=title_of(message)), user_id)
+        try:
+            return made.chat_id, await self._chats.begin(user_id, made.chat_id, TurnRequest(message))
+        except ChatlabError:
+            await self._chats.delete_chat(user_id, made.chat_id)
+            raise
 
     async def stop(self, kept: Kept, chat_id: str) -> None:
         """End the answer under way in a chat."""
@@ -99,13 +135,15 @@ class PageHandlers:
             if turn.live:
                 await self._chats.stop(user_id, turn.turn_id)
 
-    async def _follow(self, user_id: str, turn: Turn) -> AsyncGenerator[View]:
-        """A turn until it ends; the list of chats is renewed with the end."""
+    async def _follow(self, user_id: str, turn: Turn, ticket: Ticket) -> AsyncGenerator[View]:
+        """A turn until it ends or the person looks elsewhere; the list of chats is renewed with the end."""
         known = await self._chats.conversation(user_id, turn.chat_id)
         before = newest_branch(known.turns)[:-1]
         text = ""
         async with aclosing(await self._chats.events(user_id, turn.turn_id)) as events:
             async for event in events:
+                if not ticket.valid:
+                    return
                 match event.body:
                     case DeltaEvent() as body:
                         text += body.text

@@ -22,6 +22,11 @@ class Identities:
     def __init__(self, secret_key: str) -> None:
         self._key = secret_key.encode()
 
+    @property
+    def storage_secret(self) -> str:
+        """What Gradio scrambles the browser's storage with. Gradio sends it to every visitor, so it is not the key."""
+        return hmac.new(self._key, b"browser storage", hashlib.sha256).hexdigest()
+
     def new(self) -> str:
         """A token for a browser that has none."""
         name = secrets.token_hex(ID_BYTES)

@@ -5,7 +5,8 @@ from typing import Any
 
 import gradio as gr
 
-from chatlab.ui.handlers import Kept, PageHandlers, Refused, View
+from chatlab.settings import Settings
+from chatlab.ui.handlers import Kept, PageHandlers, Refused, View, Watch
 
 STORAGE_KEY = "chatlab"
 PLACEHOLDER = "### What would you like to know?\nEach answer shows where it came from and what it cost."
@@ -20,17 +21,18 @@ footer { display: none !important; }
 Updates = tuple[Any, ...]
 
 
-def build_ui(handlers: PageHandlers, secret_key: str, max_message_chars: int) -> gr.Blocks:
+def build_ui(handlers: PageHandlers, storage_secret: str, settings: Settings) -> gr.Blocks:
     """The page.
 
     Args:
         handlers: What it does.
-        secret_key: Encrypts what the browser keeps.
-        max_message_chars: Longest message taken.
+        storage_secret: Fixed, else what the browser keeps is lost at a restart. Known to every visitor.
+        settings: For the longest message taken.
     """
     with gr.Blocks(title="chatlab", fill_height=True, analytics_enabled=False) as ui:
-        browser = gr.BrowserState({}, storage_key=STORAGE_KEY, secret=secret_key)
+        browser = gr.BrowserState({}, storage_key=STORAGE_KEY, secret=storage_secret)
         chat_id = gr.State("")
+        watch = gr.State(Watch())
         with gr.Sidebar(width=280):
             gr.Markdown("## chatlab")
             new = gr.Button("New chat", variant="secondary", elem_id="new")
@@ -52,7 +54,7 @@ def build_ui(handlers: PageHandlers, secret_key: str, max_message_chars: int) ->
                 container=False,
                 lines=1,
                 max_lines=8,
-                max_length=max_message_chars,
+                max_length=settings.max_message_chars,
                 autofocus=True,
                 scale=8,
                 elem_id="message",
@@ -60,35 +62,40 @@ def build_ui(handlers: PageHandlers, secret_key: str, max_message_chars: int) ->
             send = gr.Button("Send", variant="primary", scale=1, min_width=80, elem_id="send")
             stop = gr.Button("Stop", variant="stop", scale=1, min_width=80, visible=False, elem_id="stop")
 
-        async def load(kept: Kept, request: gr.Request) -> AsyncGenerator[Updates]:
+        async def load(kept: Kept, seen: Watch, request: gr.Request) -> AsyncGenerator[Updates]:
             wanted = str(request.query_params.get("chat") or kept.get("chat", ""))
-            async for view in handlers.show(kept, wanted):
+            async for view in handlers.show(kept, seen, wanted):
                 yield _updates(view)
 
-        async def select(kept: Kept, wanted: str | None) -> AsyncGenerator[Updates]:
-            async for view in handlers.show(kept, wanted or ""):
+        async def select(kept: Kept, seen: Watch, wanted: str | None) -> AsyncGenerator[Updates]:
+            async for view in handlers.show(kept, seen, wanted or ""):
                 yield _updates(view)
 
-        async def ask(kept: Kept, shown: str, message: str) -> AsyncGenerator[Updates]:
+        async def ask(kept: Kept, seen: Watch, shown: str, message: str) -> AsyncGenerator[Updates]:
             try:
-                async for view in handlers.ask(kept, shown, message):
+                async for view in handlers.ask(kept, seen, shown, message):
                     yield _updates(view)
             except Refused as error:
                 raise gr.Error(str(error)) from error
 
-        async def begin_anew(kept: Kept) -> Updates:
-            return _updates(await handlers.begin_anew(kept))
+        async def begin_anew(kept: Kept, seen: Watch) -> Updates:
+            return _updates(await handlers.begin_anew(kept, seen))
 
         def remember(kept: Kept, shown: str) -> Kept:
             return {**kept, "chat": shown}
 
         outputs = [chat_id, conversation, listed, send, stop, box]
-        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+        quiet: dict[str, Any] = {
+            "show_progress": "hidden",
+            "api_visibility": "private",
+            "concurrency_limit": None,
+            "trigger_mode": "multiple",  # with "once", what is asked for while an answer streams would be ignored
+        }
         identified = ui.load(handlers.identify, [browser], [browser], **quiet)
-        loaded = identified.then(load, [browser], outputs, **quiet)
-        asked = gr.on([send.click, box.submit], ask, [browser, chat_id, box], outputs, **quiet)
-        selected = listed.input(select, [browser, listed], outputs, cancels=[loaded, asked], **quiet)
-        new.click(begin_anew, [browser], outputs, cancels=[loaded, asked, selected], **quiet)
+        identified.then(load, [browser, watch], outputs, **quiet)
+        gr.on([send.click, box.submit], ask, [browser, watch, chat_id, box], outputs, **quiet)
+        listed.input(select, [browser, watch, listed], outputs, **quiet)
+        new.click(begin_anew, [browser, watch], outputs, **quiet)
         stop.click(handlers.stop, [browser, chat_id], None, queue=False, **quiet)
         chat_id.change(remember, [browser, chat_id], [browser], queue=False, **quiet)
     return ui

@@ -1,0 +1,249 @@
+"""Real parts on temporary paths. Servers are processes of their own; the bundled model is converted once a run."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from chatlab.api import install
+from chatlab.engines.base import Chunk, Engine, EngineLoad, Finished, GenerationRequest, ModelFacts, Piece, Started
+from chatlab.engines.models import BUNDLED_NAME, ModelSource, convert_bundled
+from chatlab.errors import EngineError
+from chatlab.messages import Message
+from chatlab.settings import Settings, quieten_libraries
+from chatlab.store import Store
+from chatlab.wiring import Parts, wire
+
+quieten_libraries()
+START_SECONDS = 60.0
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting of the person's shell or folder reaches a test."""
+    for name in list(os.environ):
+        if name.startswith("CHATLAB_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path / "data", engine="echo")
+
+
+@pytest.fixture
+def parts(settings: Settings) -> Iterator[Parts]:
+    with wire(settings) as parts:
+        yield parts
+
+
+@pytest.fixture
+def client(parts: Parts) -> Iterator[TestClient]:
+    with api_client(parts) as client:
+        yield client
+
+
+@contextmanager
+def api_client(parts: Parts) -> Generator[TestClient]:
+    """The API alone, on an event loop that lives as long as the client."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    install(app, parts)
+    with TestClient(app) as client:
+        yield client
+        assert client.portal is not None
+        client.portal.call(parts.jobs.close)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(tmp_path / "data") as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def bundled_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The converted bundled model."""
+    return convert_bundled(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def transformers_engine(bundled_model: Path) -> Iterator[Engine]:
+    import torch
+
+    from chatlab.engines.transformers import TransformersEngine
+
+    engine = TransformersEngine(ModelSource(BUNDLED_NAME, str(bundled_model), on_hub=False), torch.device("cpu"))
+    yield engine
+    engine.close()
+
+
+@dataclass
+class ScriptedEngine:
+    """Says a text piece by piece, waits or fails where the script says so."""
+
+    pieces: list[str | Exception] = field(default_factory=lambda: ["Hello", " there"])
+    pause: Callable[[], Any] | None = None
+    context_tokens: int = 1_000
+    seen: list[GenerationRequest] = field(default_factory=list[GenerationRequest])
+    n_open: int = 0
+
+    @property
+    def facts(self) -> ModelFacts:
+        return ModelFacts("scripted", "scripted", "cpu", self.context_tokens, 10, ("<|im_start|>", "<|im_end|>"))
+
+    @property
+    def load(self) -> EngineLoad:
+        return EngineLoad(self.n_open, 0)
+
+    @property
+    def alive(self) -> bool:
+        return True
+
+    def render(self, messages: Sequence[Message]) -> str:
+        return "".join(f"{m['role']}:{m['content']}\n" for m in messages)
+
+    def count(self, messages: Sequence[Message]) -> int:
+        return len(self.render(messages))
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Chunk]:
+        self.seen.append(request)
+        self.n_open += 1
+        try:
+            yield Started(self.count(request.messages), 0)
+            for piece in self.pieces:
+                if self.pause is not None:
+                    await self.pause()
+                if isinstance(piece, Exception):
+                    raise piece
+                yield Piece(piece)
+            yield Finished("stop")
+        finally:
+            self.n_open -= 1
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def failing_engine() -> ScriptedEngine:
+    return ScriptedEngine(["Half", EngineError("the model went away")])
+
+
+@dataclass
+class Server:
+    """A chatlab process."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+    def kill(self) -> None:
+        """As a power cut would."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=40)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+StartServer = Callable[..., Server]
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[StartServer]:
+    """Starts `python -m chatlab serve` on a data dir; keyword arguments are settings."""
+    servers: list[Server] = []
+
+    def start(data_dir: Path | None = None, **settings: object) -> Server:
+        port = free_port()
+        values = {"engine": "echo", "data_dir": data_dir or tmp_path / "data", "port": port, **settings}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+            **{f"CHATLAB_{name.upper()}": str(value) for name, value in values.items()},
+        }
+        process = subprocess.Popen([sys.executable, "-m", "chatlab", "serve"], env=environment, cwd=tmp_path)
+        server = Server(f"http://127.0.0.1:{port}", process)
+        servers.append(server)
+        wait_ready(server)
+        return server
+
+    yield start
+    for server in servers:
+        if server.process.poll() is None:
+            server.kill()
+
+
+def wait_ready(server: Server) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        assert server.process.poll() is None, "the server ended at its start"
+        try:
+            if httpx.get(server.url + "/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
+    raise TimeoutError("the server did not get ready")
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A server-sent event as received."""
+
+    id: int
+    name: str
+    data: dict[str, Any]
+
+
+def events(lines: Iterator[str]) -> Iterator[Sent]:
+    """Server-sent events from the lines of a body."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        if line.startswith(":"):
+            continue
+        if not line:
+            if fields:
+                yield Sent(int(fields["id"]), fields["event"], json.loads(fields["data"]))
+            fields = {}
+            continue
+        name, _, value = line.partition(": ")
+        fields[name] = value
+
+
+def ask(client: httpx.Client | TestClient, chat_id: str, message: str, **body: Any) -> list[Sent]:
+    """Send a message and take all events of its answer."""
+    request = {"userMessage": message, "stream": True, **body}
+    with client.stream("POST", f"/chat/{chat_id}/completion", json=request) as response:
+        assert response.status_code == 200, response.read()
+        return list(events(response.iter_lines()))
+
+
+def text_of(sent: list[Sent]) -> str:
+    return "".join(event.data["text"] for event in sent if event.name == "delta")
+
+
+def new_chat(client: httpx.Client | TestClient, **body: Any) -> str:
+    response = client.post("/chat", json=body)
+    assert response.status_code == 201, response.text
+    return response.json()["chatID"]
