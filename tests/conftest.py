@@ -174,8 +174,8 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
     """Starts `python -m chatlab serve` on a data dir; keyword arguments are settings."""
     servers: list[Server] = []
 
-    def start(data_dir: Path | None = None, **settings: object) -> Server:
-        port = free_port()
+    def start(data_dir: Path | None = None, port: int = 0, **settings: object) -> Server:
+        port = port or free_port()
         values = {"engine": "echo", "data_dir": data_dir or tmp_path / "data", "port": port, **settings}
         environment = {
             **os.environ,

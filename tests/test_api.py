@@ -251,6 +251,8 @@ def test_search_finds_titles_and_messages(client: TestClient, q: str, n: int) ->
         ({"userMessage": "a\x00b"}, "userMessage"),
         ({}, "userMessage"),
         ({"userMessage": "x", "unknown": 1}, "unknown"),
+        ({"userMessage": "x", "parent_turn_id": None}, "parent_turn_id"),
+        ({"userMessage": "x", "history": {"budget_tokens": 9}}, "history.budget_tokens"),
         ({"userMessage": "x", "stream": "yes"}, "stream"),
         ({"userMessage": "x", "params": {"temperature": 3}}, "params.temperature"),
         ({"userMessage": "x", "params": {"topP": -0.1}}, "params.topP"),
@@ -276,7 +278,9 @@ def test_a_lone_surrogate_and_broken_json_are_422(client: TestClient) -> None:
     chat_id = new_chat(client)
     for content in (b'{"userMessage": "\\ud800"}', b'{"userMessage": ', b"\xff\xfe"):
         headers = {"Content-Type": "application/json"}
-        assert client.post(f"/chat/{chat_id}/completion", content=content, headers=headers).status_code == 422
+        answer = client.post(f"/chat/{chat_id}/completion", content=content, headers=headers)
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["field"] in ("body", "userMessage")
 
 
 def test_a_large_body_is_413_however_it_is_sent(client: TestClient) -> None:

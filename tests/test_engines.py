@@ -232,6 +232,13 @@ class TestTransformers:
                 norm.copy_(kept)
         assert text((await take(transformers_engine, GenerationRequest(QUESTION, GREEDY)))[1])
 
+    async def test_a_tiny_temperature_is_greedy(self, transformers_engine: TransformersEngine) -> None:
+        answers = [
+            await take(transformers_engine, GenerationRequest(QUESTION, SamplingParams(temperature, max_new_tokens=4)))
+            for temperature in (0.0, 1e-38)
+        ]
+        assert answers[0] == answers[1]
+
     async def test_the_kept_prefixes_are_bounded(self, transformers_engine: TransformersEngine) -> None:
         for i in range(3):
             await take(transformers_engine, GenerationRequest(QUESTION, SHORT, "ann", f"bounded-{i}"))

@@ -53,7 +53,9 @@ def test_the_openai_client(compatible: openai.OpenAI) -> None:
     vectors = np.array([each.embedding for each in answer.data])
     assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 1, 1], abs=1e-5)
     assert vectors[0] @ vectors[1] > 0.5 > vectors[0] @ vectors[2]
-    assert answer.usage.prompt_tokens > 10
+    assert answer.usage.prompt_tokens == 3 * 2 + sum(len(text.split()) for text in texts)
+    long = compatible.embeddings.create(model="all-MiniLM-L6-v2", input="cat " * 2_000)
+    assert long.usage.prompt_tokens == 2_002, "counted uncut, though the model reads less"
     floats = compatible.embeddings.create(model="all-MiniLM-L6-v2", input=texts[0], encoding_format="float")
     assert floats.data[0].embedding == pytest.approx(answer.data[0].embedding, abs=1e-2)
 

@@ -50,7 +50,7 @@ class EventLog:
 
     async def read(self, after: int = 0) -> AsyncGenerator[Event]:
         """Events with an id above `after`, as they come, to the end."""
-        place = min(max(after, 0), len(self._events))
+        place = max(after, 0)
         while True:
             while place < len(self._events):
                 event = self._events[place]

@@ -26,7 +26,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the page shows next; None leaves a part as it is.
+    """What the page shows next; None leaves a part as it is, so that `View()` changes nothing.
 
     Attributes:
         chat_id: The chat on show, empty for a new one.
@@ -36,8 +36,8 @@ class View:
         message: The text in the box.
     """
 
-    chat_id: str
-    busy: bool
+    chat_id: str | None = None
+    busy: bool | None = None
     messages: list[Bubble] | None = None
     listed: list[tuple[str, str]] | None = None
     message: str | None = None
@@ -143,6 +143,7 @@ class PageHandlers:
         async with aclosing(await self._chats.events(user_id, turn.turn_id)) as events:
             async for event in events:
                 if not ticket.valid:
+                    yield View()  # Gradio repeats the last view when a handler ends
                     return
                 match event.body:
                     case DeltaEvent() as body:

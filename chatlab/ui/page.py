@@ -108,10 +108,10 @@ def _updates(view: View) -> Updates:
         return gr.skip() if part is None else part
 
     return (
-        view.chat_id,
+        value(view.chat_id),
         value(view.messages),
         gr.skip() if view.listed is None else gr.update(choices=view.listed, value=view.chat_id or None),
-        gr.update(visible=not view.busy),
-        gr.update(visible=view.busy),
+        gr.skip() if view.busy is None else gr.update(visible=not view.busy),
+        gr.skip() if view.busy is None else gr.update(visible=view.busy),
         value(view.message),
     )
