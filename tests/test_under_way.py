@@ -201,6 +201,7 @@ class TestPage:
         asking = handlers.ask(kept, watch, "", "word " * 300)
         first = await anext(asking)
         assert (first.busy, first.message) == (True, "")
+        assert first.chat_id is not None
         await anext(asking)
         empty = await handlers.begin_anew(kept, watch)
         assert empty.chat_id == ""
