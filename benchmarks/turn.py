@@ -22,7 +22,7 @@ from chatlab.engines.base import GenerationRequest, Piece
 from chatlab.engines.echo import EchoEngine
 
 CLIENTS = (1, 32)
-ROUNDS = 2
+ROUNDS = 5
 TURNS = 20  # a client and round
 TOKENS_PER_SECOND = 50
 MESSAGE = "What is the capital of France, and which river runs through the middle of it? " * 2

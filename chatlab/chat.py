@@ -95,6 +95,7 @@ class _Progress:
 
     queued_at: float
     prompt_ms: float
+    stored_at: float | None = None  # no reader hears of the turn before its message is on disk
     stream_at: float | None = None
     first_at: float | None = None
     last_at: float | None = None
@@ -247,6 +248,7 @@ class ChatService:
         progress = _Progress(time.perf_counter(), (time.perf_counter() - plan.started_at) * 1e3)
         problem: Problem | None = None
         status: TurnStatus = "done"
+        stored.add_done_callback(lambda _: setattr(progress, "stored_at", time.perf_counter()))
         self._partials.follow(plan.turn, job.log)
         try:
             await self._generate(job, plan, progress)
@@ -426,13 +428,14 @@ def _timing(plan: _Plan, progress: _Progress) -> Timing:
     def ms(start: float, end: float | None) -> float | None:
         return None if end is None else round((end - start) * 1e3, 3)
 
+    first_seen = progress.first_at and max(progress.first_at, progress.stored_at or 0.0)
     rate = None
     if progress.first_at and progress.last_at and progress.n_tokens > 1 and progress.last_at > progress.first_at:
         rate = round((progress.n_tokens - 1) / (progress.last_at - progress.first_at), 2)
     return Timing(
         queue_ms=ms(progress.queued_at, progress.stream_at),
         prompt_ms=round(progress.prompt_ms, 3),
-        ttft_ms=ms(plan.started_at, progress.first_at),
+        ttft_ms=ms(plan.started_at, first_seen),
         total_ms=ms(plan.started_at, time.perf_counter()),
         tokens_per_second=rate,
     )

@@ -100,6 +100,7 @@ def serve(settings: Settings) -> None:
         gc.freeze()  # what a start makes lives on: not to be scanned in the middle of a turn
         done.wait()
         log.info("stopping")
+    gc.unfreeze()  # or DuckDB's binding reports leaks at exit
 
 
 def _free_port(host: str) -> int:
