@@ -261,6 +261,7 @@ class ChatService:
             log.warning("turn failed", turn_id=plan.turn.turn_id, exc_info=not isinstance(error, ChatlabError))
         job.closing = True
         self._partials.leave(plan.turn)
+        await asyncio.wait([stored])
         turn = replace(
             plan.turn,
             assistant_message=job.log.text,
@@ -272,7 +273,7 @@ class ChatService:
             provenance=replace(plan.turn.provenance, usage=_usage(progress), timing=_timing(plan, progress)),
         )
         try:
-            await asyncio.shield(stored)
+            stored.result()
             await self._store.finish_turn(turn)
         except Exception as error:
             log.error("turn could not be stored", turn_id=turn.turn_id, exc_info=True)
