@@ -36,7 +36,7 @@ def test_two_at_once_after_a_kill_in_the_middle(tmp_path: Path) -> None:
     while not list(tmp_path.glob("*.partial/*")) and time.monotonic() < deadline:
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    killed.communicate()
     assert not [each for each in tmp_path.iterdir() if each.is_dir() and not each.name.endswith(".partial")]
 
     both = [start_conversion(tmp_path) for _ in range(2)]
