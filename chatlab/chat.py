@@ -317,8 +317,8 @@ class ChatService:
                 return turn
         raise NotFound("turn", turn_id)
 
-    async def events(self, user_id: str, turn_id: str, after: int = 0) -> AsyncGenerator[Event]:
-        """A turn's events from the one after `after` to the end; a finished turn replays.
+    async def events(self, user_id: str, turn_id: str, after: int = 0) -> AsyncGenerator[list[Event]]:
+        """A turn's events from the one after `after` to the end, those at hand together; a finished turn replays.
 
         Awaiting this checks the caller's right; the generator it returns cannot fail.
 
@@ -333,9 +333,9 @@ class ChatService:
     async def wait(self, user_id: str, turn_id: str) -> Turn:
         """The turn once it has ended."""
         async with aclosing(await self.events(user_id, turn_id)) as events:
-            async for event in events:
-                if isinstance(event.body, DoneEvent | ErrorEvent):
-                    return event.body.turn
+            async for batch in events:
+                if isinstance(end := batch[-1].body, DoneEvent | ErrorEvent):
+                    return end.turn
         return await self._store.turn(user_id, turn_id)
 
     async def stop(self, user_id: str, turn_id: str) -> Turn:
@@ -399,16 +399,14 @@ def _path(known: Conversation, request: TurnRequest) -> tuple[Turn, ...]:
         raise InvalidInput(FieldError("parentTurnID", f"this chat has no turn {request.parent_turn_id!r}")) from None
 
 
-async def _replay(turn: Turn, after: int) -> AsyncGenerator[Event]:
+async def _replay(turn: Turn, after: int) -> AsyncGenerator[list[Event]]:
     """The events of a turn whose log is gone. A reader that had some of them is told to begin again."""
-    next_id = after + 1
     bodies = [
         RestartEvent() if after else StatusEvent(turn.turn_id, turn.chat_id, turn.status, 0),
         *([DeltaEvent(turn.assistant_message)] if turn.assistant_message else []),
         DoneEvent(turn) if turn.error is None else ErrorEvent(turn, turn.error),
     ]
-    for event_id, body in enumerate(bodies, next_id):
-        yield Event(event_id, body)
+    yield [Event(event_id, body) for event_id, body in enumerate(bodies, after + 1)]
 
 
 LONG_CHARS = 4_000  # above this, tokenising is worth a thread

@@ -78,7 +78,7 @@ async def test_the_place_in_the_queue_counts_those_ahead(tmp_path: Path) -> None
         chats = [await new_chat(parts) for _ in range(3)]
         turns = await asyncio.gather(*(parts.chats.begin("u", chat, TurnRequest("hi")) for chat in chats))
         firsts = [await anext(await parts.chats.events("u", turn.turn_id)) for turn in turns]
-        statuses = [first.body for first in firsts if isinstance(first.body, StatusEvent)]
+        statuses = [first[0].body for first in firsts if isinstance(first[0].body, StatusEvent)]
         assert [(status.state, status.position) for status in statuses] == [
             ("running", 0),
             ("queued", 1),
@@ -98,7 +98,7 @@ async def test_an_end_that_cannot_be_stored_is_told_the_same_way_everywhere(
     monkeypatch.setattr(parts.store, "finish_turn", full_disk)
     chat_id = await new_chat(parts)
     turn = await parts.chats.begin("u", chat_id, TurnRequest("hello"))
-    events = [event async for event in await parts.chats.events("u", turn.turn_id)]
+    events = [event async for batch in await parts.chats.events("u", turn.turn_id) for event in batch]
     assert isinstance(events[-1].body, ErrorEvent)
     ended = await parts.chats.wait("u", turn.turn_id)
     assert ended.status == "failed"
@@ -135,7 +135,7 @@ async def test_events_reach_every_reader_from_every_place() -> None:
     log = EventLog()
 
     async def read(after: int) -> list[int]:
-        return [event.id async for event in log.read(after)]
+        return [event.id async for batch in log.read(after) for event in batch]
 
     readers = [asyncio.create_task(read(after)) for after in (0, 2, 5)]
     for text in "abc":
@@ -144,6 +144,17 @@ async def test_events_reach_every_reader_from_every_place() -> None:
     log.append(ErrorEvent(TURN, INTERRUPTED))
     assert [await reader for reader in readers] == [[1, 2, 3, 4], [3, 4], []]
     assert log.text == "abc"
+
+
+async def test_what_comes_while_a_reader_is_busy_is_not_lost() -> None:
+    log = EventLog()
+    log.append(DeltaEvent("a"))
+    reader = log.read()
+    assert [event.id for event in await anext(reader)] == [1]
+    log.append(DeltaEvent("b"))
+    log.append(ErrorEvent(TURN, INTERRUPTED))
+    assert [event.id for event in await anext(reader)] == [2, 3]
+    assert await anext(reader, None) is None
 
 
 async def test_kept_events_are_bounded() -> None:

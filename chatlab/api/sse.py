@@ -31,23 +31,20 @@ def stream_response(parts: AsyncIterator[bytes], headers: dict[str, str] | None 
     return StreamingResponse(parts, media_type="text/event-stream", headers={**HEADERS, **(headers or {})})
 
 
-async def encode(events: AsyncGenerator[Event]) -> AsyncGenerator[bytes]:
+async def encode(events: AsyncGenerator[list[Event]]) -> AsyncGenerator[bytes]:
     """Events in the wire format, with comments in silent times so that proxies keep the connection."""
     async with aclosing(events):
-        upcoming = asyncio.ensure_future(anext(events, None))
-        try:
-            while True:
-                done, _ = await asyncio.wait([upcoming], timeout=KEEP_ALIVE_SECONDS)
-                if not done:
+        while True:
+            upcoming = asyncio.ensure_future(anext(events, None))
+            try:
+                while not (await asyncio.wait([upcoming], timeout=KEEP_ALIVE_SECONDS))[0]:
                     yield KEEP_ALIVE
-                    continue
-                if (event := upcoming.result()) is None:
+                if (batch := upcoming.result()) is None:
                     return
-                yield _encode(event)
-                upcoming = asyncio.ensure_future(anext(events, None))
-        finally:
-            upcoming.cancel()
-            await asyncio.gather(upcoming, return_exceptions=True)
+            finally:
+                upcoming.cancel()
+                await asyncio.gather(upcoming, return_exceptions=True)
+            yield b"".join(map(_encode, batch))
 
 
 def _encode(event: Event) -> bytes:

@@ -48,17 +48,15 @@ class EventLog:
                 reader.set_result(None)
         return event
 
-    async def read(self, after: int = 0) -> AsyncGenerator[Event]:
-        """Events with an id above `after`, as they come, to the end."""
+    async def read(self, after: int = 0) -> AsyncGenerator[list[Event]]:
+        """Events with an id above `after`, as they come, to the end; a reader that is behind gets several at once."""
         place = max(after, 0)
         while True:
-            while place < len(self._events):
-                event = self._events[place]
-                place += 1
-                yield event
-                if event.last:
-                    return
-            if self.ended:  # asked for what comes after the end
+            if fresh := self._events[place:]:
+                place += len(fresh)
+                yield fresh  # more may come meanwhile
+                continue
+            if self.ended:
                 return
             reader = asyncio.get_running_loop().create_future()
             self._readers.add(reader)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from chatlab.chat import ChatService, TurnRequest
 from chatlab.errors import ChatlabError, NotFound
-from chatlab.messages import DeltaEvent, DoneEvent, ErrorEvent, RestartEvent, Turn
+from chatlab.messages import DeltaEvent, DoneEvent, ErrorEvent, EventBody, RestartEvent, Turn
 from chatlab.problems import problem_of
 from chatlab.ui.identity import Identities
 from chatlab.ui.view import Bubble, bubbles, choices, newest_branch, title_of
@@ -141,24 +141,17 @@ class PageHandlers:
         before = newest_branch(known.turns)[:-1]
         text = ""
         async with aclosing(await self._chats.events(user_id, turn.turn_id)) as events:
-            async for event in events:
+            async for batch in events:
                 if not ticket.valid:
                     yield View()  # Gradio repeats the last view when a handler ends
                     return
-                match event.body:
-                    case DeltaEvent() as body:
-                        text += body.text
-                    case RestartEvent():
-                        text = ""
-                    case DoneEvent() as body:
-                        turn, text = body.turn, body.turn.assistant_message or ""
-                    case ErrorEvent() as body:
-                        turn = replace(turn, status="failed", error=body.problem)
-                    case _:
-                        continue
+                for event in batch:
+                    turn, text = _after(turn, text, event.body)
                 turn = replace(turn, assistant_message=text)
-                listed = await self._listed(user_id) if event.last else None
-                yield View(turn.chat_id, not event.last, bubbles([*before, turn]), listed)
+                ended = batch[-1].last
+                yield View(
+                    turn.chat_id, not ended, bubbles([*before, turn]), await self._listed(user_id) if ended else None
+                )
 
     async def _listed(self, user_id: str) -> list[tuple[str, str]]:
         page = await self._chats.chats(user_id, LISTED_CHATS)
@@ -168,3 +161,16 @@ class PageHandlers:
         if (user_id := self._identities.user_id(kept.get("token"))) is None:
             raise Refused("This page's identity is no longer valid: reload the page.")
         return user_id
+
+
+def _after(turn: Turn, text: str, event: EventBody) -> tuple[Turn, str]:
+    """The turn and its text after an event."""
+    match event:
+        case DeltaEvent():
+            return turn, text + event.text
+        case RestartEvent():
+            return turn, ""
+        case DoneEvent() | ErrorEvent():
+            return event.turn, event.turn.assistant_message or ""
+        case _:
+            return turn, text
