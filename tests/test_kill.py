@@ -1,13 +1,20 @@
 """The machine stops at the worst moment: what was acknowledged is there, what was under way says so."""
 
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
+import duckdb
 import httpx
 import pytest
 
-from tests.conftest import Server, StartServer, events, new_chat
+from chatlab.clock import Clock
+from chatlab.problems import INTERRUPTED
+from chatlab.store import Store
+from chatlab.store.duckdb import FILE
+from tests.conftest import StartServer, events, new_chat
 
 MESSAGE = " ".join(f"word{i}" for i in range(200))
 
@@ -64,43 +71,60 @@ def test_an_orderly_stop_keeps_the_text_and_says_so(start_server: StartServer) -
         assert turn["assistantMessage"] == "".join(event.data.get("text", "") for event in sent)
 
 
-def _write_until_killed(server: Server, acknowledged: list[str], stop: threading.Event) -> None:
-    with httpx.Client(base_url=server.url, timeout=10) as client:
-        try:
-            chat_id = new_chat(client)
-            while not stop.is_set():
-                answer = client.post(f"/chat/{chat_id}/completion", json={"userMessage": "keep this"})
-                if answer.status_code == 200:
-                    acknowledged.append(answer.json()["turnID"])
-        except httpx.TransportError:
-            return
+# Eight clients that write turns as fast as they can, and say what was acknowledged.
+WRITER = """
+import asyncio, itertools, sys
+from dataclasses import replace
+from pathlib import Path
+from chatlab.clock import Clock
+from chatlab.messages import Chat, Turn
+from chatlab.store import Store
+
+async def client(store, clock, name):
+    await store.add_chat(Chat(name, "u", None, clock(), clock()))
+    for i in itertools.count():
+        turn = Turn(f"{name}-{i}", name, "u", None, "question", clock(), status="running")
+        await store.add_turn(turn)
+        print("stored", turn.turn_id, flush=True)
+        await store.save_partial(turn, "half")
+        await store.finish_turn(replace(turn, status="done", assistant_message="whole", finished_at=clock()))
+        print("done", turn.turn_id, flush=True)
+
+async def main():
+    with Store(Path(sys.argv[1])) as store:
+        clock = Clock(store.latest_time())
+        await asyncio.gather(*(client(store, clock, f"{sys.argv[2]}-{n}") for n in range(8)))
+
+asyncio.run(main())
+"""
 
 
-@pytest.mark.live
-def test_no_acknowledged_turn_is_lost_in_twenty_kills(start_server: StartServer, tmp_path: Path) -> None:
-    acknowledged: list[str] = []
+def test_no_acknowledged_write_is_lost_in_twenty_kills(tmp_path: Path) -> None:
+    acknowledged: dict[str, str] = {}  # turn -> the last that was acknowledged of it
+    environment = {"PYTHONPATH": str(Path(__file__).parents[1])}
     for round_number in range(20):
-        server = start_server()
-        stop = threading.Event()
-        writers = [threading.Thread(target=_write_until_killed, args=(server, acknowledged, stop)) for _ in range(4)]
-        for writer in writers:
-            writer.start()
-        time.sleep(0.15 + 0.02 * round_number)  # another moment each time
-        server.kill()
-        stop.set()
-        for writer in writers:
-            writer.join()
-    server = start_server()
-    with httpx.Client(base_url=server.url, timeout=20) as client:
-        stored: dict[str, str] = {}
-        cursor = None
-        while True:
-            page = client.get("/chats", params={"limit": 100, **({"cursor": cursor} if cursor else {})}).json()
-            for chat in page["chats"]:
-                for turn in client.get(f"/chat/{chat['chatID']}").json()["turns"]:
-                    stored[turn["turnID"]] = turn["status"]
-            if (cursor := page["nextCursor"]) is None:
-                break
-    assert len(acknowledged) > 100
-    assert {turn_id: stored.get(turn_id) for turn_id in acknowledged} == dict.fromkeys(acknowledged, "done")
-    assert set(stored.values()) <= {"done", "failed"}
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path), f"round{round_number}"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert writer.stdout is not None
+        first = writer.stdout.readline()  # it writes
+        time.sleep(0.05 + 0.01 * round_number)  # another moment each time
+        writer.kill()
+        lines, _ = writer.communicate()
+        for line in (first + lines).splitlines(keepends=True):
+            if line.endswith("\n"):  # the last one may be cut
+                state, turn_id = line.split()
+                acknowledged[turn_id] = state
+        with Store(tmp_path) as store:
+            store.fail_live_turns(INTERRUPTED, Clock(store.latest_time())())
+    with duckdb.connect(tmp_path / FILE) as connection:
+        rows = connection.execute("SELECT turn_id, status, assistant_message FROM turns").fetchall()
+    stored = {turn_id: (status, text) for turn_id, status, text in rows}
+    assert len(acknowledged) > 500
+    assert not acknowledged.keys() - stored.keys(), "an acknowledged message is gone"
+    assert {stored[turn_id] for turn_id, state in acknowledged.items() if state == "done"} == {("done", "whole")}
+    assert {status for status, _ in stored.values()} <= {"done", "failed"}
+    assert {text for status, text in stored.values() if status == "failed"} <= {None, "half"}
