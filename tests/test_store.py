@@ -1,6 +1,7 @@
 """The store: durable, in order, one process a data dir, old data readable, new data refused."""
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -207,9 +208,8 @@ def test_a_second_process_is_told_who_holds_the_data_dir(tmp_path: Path) -> None
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
         )
         assert second.returncode != 0
-        assert (
-            f"DataDirHeld: the data dir {tmp_path} is held by process {__import__('os').getpid()}"
-            in second.stderr.replace("chatlab.errors.", "")
+        assert f"DataDirHeld: the data dir {tmp_path} is held by process {os.getpid()}" in second.stderr.replace(
+            "chatlab.errors.", ""
         )
         with pytest.raises(DataDirHeld), Store(tmp_path):
             pass

@@ -95,9 +95,14 @@ def bundled_gguf() -> Path | None:
 
     The package is found without importing it: its code needs libraries that chatlab does not.
     """
-    spec = importlib.util.find_spec(BUNDLED_MODULE)
-    folders = [] if spec is None else list(spec.submodule_search_locations or ())
-    return next((file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))), None)
+    folder = package_folder(BUNDLED_MODULE)
+    return None if folder is None else next(iter(sorted(folder.glob("*.gguf"))), None)
+
+
+def package_folder(module: str) -> Path | None:
+    """Where an installed package lies, without importing it; None when it is not installed."""
+    spec = importlib.util.find_spec(module)
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent
 
 
 def convert_bundled(models_dir: Path, say: Callable[[str], None] = lambda line: None) -> Path:
