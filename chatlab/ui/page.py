@@ -76,7 +76,7 @@ def build_ui(handlers: PageHandlers, storage_secret: str, settings: Settings) ->
                 async for view in handlers.ask(kept, seen, shown, message):
                     yield _updates(view)
             except Refused as error:
-                raise gr.Error(str(error)) from error
+                raise gr.Error(str(error), print_exception=False) from error
 
         async def begin_anew(kept: Kept, seen: Watch) -> Updates:
             return _updates(await handlers.begin_anew(kept, seen))
