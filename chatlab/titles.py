@@ -32,6 +32,7 @@ STOP_WORDS = frozenset((
     "why", "will", "with", "would", "you", "your",
 ))  # fmt: skip
 CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # written without spaces: two characters count as a word
+LEAD = re.compile(r"^(?:the |a |chat |conversation )?title(?: is:?|\s*[:-])\s*", re.IGNORECASE)
 WORD = re.compile(rf"(?=([{CJK}]{{2}}))|([^\W_{CJK}]{{3,}}|\d+)")
 
 log = structlog.get_logger(__name__)
@@ -122,7 +123,7 @@ def _unwrapped(text: str) -> str:
     before = None
     while title != before:
         before = title
-        title = re.sub(r"^(?:chat |conversation )?title\s*[:\-]\s*", "", title, flags=re.IGNORECASE)
+        title = LEAD.sub("", title)
         title = title.strip(" \t\"'`*#“”‘’«»").rstrip(".,;:!?。")
     return title
 

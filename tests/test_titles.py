@@ -73,6 +73,8 @@ async def title_with(settings: Settings, engine: Engine, entitle: str | None = P
         ("Capital of France", "Capital of France"),
         (' "Title: Capital of France." \n', "Capital of France"),
         ("**The Seine in Paris**", "The Seine in Paris"),
+        ('The title is "Capital of France: Paris."', "Capital of France: Paris"),
+        ("**Title:** The Seine**", "The Seine"),
         ("Capitals", "Capitals"),
         ("", None),
         ("?", None),
