@@ -56,7 +56,9 @@ def _measure(settings: Settings) -> dict[str, list[float]]:
         "search 100,000 messages, in one chat": ("reader", "/chats", {"q": RARE}),
         "search 100,000 messages, in no chat": ("reader", "/chats", {"q": ABSENT}),
         "search 100,000 messages, in most chats": ("reader", "/chats", {"q": FREQUENT}),
-        "search 100,000 messages, not ASCII": ("reader", "/chats", {"q": "éclair"}),
+        "search 100,000 messages, not only ASCII": ("reader", "/chats", {"q": "éclair"}),
+        "search 100,000 messages, Cyrillic": ("reader", "/chats", {"q": "привет"}),
+        "search 100,000 messages, Chinese": ("reader", "/chats", {"q": "你好"}),
         "50 of 5,000 chats with 50,000 turns": ("reader", "/chats", {}),
         "50 of 10,000 chats": ("lister", "/chats", {}),
     }

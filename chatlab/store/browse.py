@@ -20,8 +20,8 @@ _MOVED = "SELECT chat_id, max(coalesce(finished_at, created_at)) AS moved_at FRO
 _CHAT_VALUES = ", ".join(
     "greatest(updated_at, moved_at) AS updated_at" if name == "updated_at" else f"chats.{name}" for name in CHAT_COLUMNS
 )
-# Case-insensitive and literal: a third of ILIKE's time, measured on DuckDB 2.0.
-_MATCHES = "regexp_matches({text}, {value}, 'il')"
+_TURN_TEXTS = ("user_message", "assistant_message")
+_ASCII_RUN = re.compile(r"[\x01-\x7f]{2,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,23 @@ class Query:
         """The mark of a new value."""
         self.values.append(value)
         return f"${len(self.values)}"
+
+    def contains(self, q: str, *texts: str) -> str:
+        """A condition: one of these texts contains `q`, whatever the case of either.
+
+        Without ILIKE, which takes three times as long. What has no case is looked for as it is; letters beyond ASCII
+        fold slowly, so only texts with the ASCII part of `q` are searched for the whole.
+        """
+        if q == q.lower() == q.upper():
+            return self._any_of("contains({text}, {value})", q, texts)
+        conditions = [self._any_of("regexp_matches({text}, {value}, 'il')", q, texts)]  # literal
+        if not q.isascii() and (part := max(_ASCII_RUN.findall(q), key=len, default="")):
+            conditions.insert(0, self.contains(part, *texts))
+        return f"({' AND '.join(conditions)})"
+
+    def _any_of(self, condition: str, q: str, texts: Sequence[str]) -> str:
+        value = self.value(q)
+        return f"({' OR '.join(condition.format(text=text, value=value) for text in texts)})"
 
 
 def select_chats(where: str) -> str:
@@ -87,9 +104,8 @@ def list_query(
     if place is not None:
         where.append(f"(updated_at, chat_id) < ({query.value(place[0])}, {query.value(place[1])})")
     if q:
-        value = query.value(q)
-        found = f"SELECT chat_id FROM turns WHERE user_id = {user} AND {_turn_matches(value)}"
-        where.append(f"({_MATCHES.format(text='title', value=value)} OR chat_id IN ({found}))")
+        found = f"SELECT chat_id FROM turns WHERE user_id = {user} AND {query.contains(q, *_TURN_TEXTS)}"
+        where.append(f"({query.contains(q, 'title')} OR chat_id IN ({found}))")
     sql = f"""
         SELECT * FROM ({select_chats(f"user_id = {user}")}) {_all_of(where)}
         ORDER BY updated_at DESC, chat_id DESC LIMIT {limit:d}
@@ -103,14 +119,14 @@ def search_query(user_id: str, q: str, limit: int, archived: bool | None = None)
     These three are null where the title matches.
     """
     query = Query()
-    user, value = query.value(user_id), query.value(q)
-    in_title = f"coalesce({_MATCHES.format(text='title', value=value)}, FALSE)"
+    user, in_turn = query.value(user_id), query.contains(q, *_TURN_TEXTS)
+    in_title = f"coalesce({query.contains(q, 'title')}, FALSE)"
     where = [f"({in_title} OR found_id IS NOT NULL)", *_state(query, archived, None)]
     columns = ", ".join(f"listed.{name}" for name in CHAT_COLUMNS)
     sql = f"""
         WITH found AS (
             SELECT chat_id, arg_max(turn_id, created_at) AS found_id FROM turns
-            WHERE user_id = {user} AND {_turn_matches(value)} GROUP BY chat_id
+            WHERE user_id = {user} AND {in_turn} GROUP BY chat_id
         ), listed AS (
             SELECT chats.*, CASE WHEN {in_title} THEN NULL ELSE found_id END AS found_id
             FROM ({select_chats(f"user_id = {user}")}) chats LEFT JOIN found ON chats.chat_id = found.chat_id
@@ -136,11 +152,6 @@ def hit_from(row: Sequence[Any], q: str) -> SearchHit:
 def _state(query: Query, archived: bool | None, pinned: bool | None) -> list[str]:
     wanted = {"archived": archived, "pinned": pinned}
     return [f"{name} = {query.value(value)}" for name, value in wanted.items() if value is not None]
-
-
-def _turn_matches(value: str) -> str:
-    either = " OR ".join(_MATCHES.format(text=text, value=value) for text in ("user_message", "assistant_message"))
-    return f"({either})"
 
 
 def _all_of(conditions: Sequence[str]) -> str:
