@@ -13,7 +13,7 @@ import structlog
 from chatlab.clock import Clock
 from chatlab.errors import FieldError, InvalidInput, NotFound
 from chatlab.jobs import Jobs
-from chatlab.messages import Chat, Preset
+from chatlab.messages import Chat, ChatSettings, Preset
 from chatlab.store import Page, SearchHit, Store
 from chatlab.telemetry import Metrics
 
@@ -164,8 +164,8 @@ class ChatLibrary:
         """A user's presets by name."""
         return await self._store.presets(user_id)
 
-    async def save_preset(self, user_id: str, name: str, chat: Chat) -> Preset:
-        """Keep a chat's settings under a name; what had the name is replaced.
+    async def save_preset(self, user_id: str, name: str, settings: ChatSettings) -> Preset:
+        """Keep settings under a name; what had the name is replaced.
 
         Raises:
             InvalidInput: The name is empty, too long, or more than a line of text.
@@ -176,7 +176,9 @@ class ChatLibrary:
         async with self._changing:
             same_name = (preset.preset_id for preset in await self._store.presets(user_id) if preset.name == name)
             preset_id = next(same_name, None) or self._new_id()
-            preset = Preset(preset_id, user_id, name, chat.system_prompt, chat.history, chat.cache, chat.params)
+            preset = Preset(
+                preset_id, user_id, name, settings.system_prompt, settings.history, settings.cache, settings.params
+            )
             await self._store.save_preset(preset)
         return preset
 

@@ -218,6 +218,27 @@ class Feedback:
 
 
 @dataclass(frozen=True, slots=True)
+class ChatSettings:
+    """What a person chooses for a chat, and keeps as a preset."""
+
+    system_prompt: str | None = None
+    history: HistoryChoice = field(default_factory=HistoryChoice)
+    cache: CacheChoice = field(default_factory=CacheChoice)
+    params: SamplingParams = field(default_factory=SamplingParams)
+
+    @classmethod
+    def of(cls, chosen: "Chat | Preset") -> "ChatSettings":
+        """Those of a chat or a preset."""
+        return cls(chosen.system_prompt, chosen.history, chosen.cache, chosen.params)
+
+    def apply(self, chat: Chat) -> Chat:
+        """A chat with these settings."""
+        return replace(
+            chat, system_prompt=self.system_prompt, history=self.history, cache=self.cache, params=self.params
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class StoredMessage:
     """A prompt message by reference: `text` None means the named turn's own words, made inert for the model."""
 

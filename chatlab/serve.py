@@ -16,7 +16,7 @@ import structlog
 from chatlab.api import install
 from chatlab.errors import ConfigError
 from chatlab.settings import Settings, variable
-from chatlab.ui import CSS, build_ui
+from chatlab.ui import Guard, build_ui, css, theme
 from chatlab.wiring import Parts, wire
 
 STOP_SECONDS = 20.0
@@ -81,8 +81,17 @@ def build_server(parts: Parts) -> gr.Server:
     install(server, parts)
     ui = build_ui(parts)
     gr.mount_gradio_app(
-        server, ui, path="/", run_history=False, footer_links=[], css=CSS, ssr_mode=False, max_file_size=MAX_FILE_BYTES
+        server,
+        ui,
+        path="/",
+        run_history=False,
+        footer_links=[],
+        theme=theme(),
+        css=css(),
+        ssr_mode=False,
+        max_file_size=MAX_FILE_BYTES,
     )
+    server.add_middleware(Guard)
     return server
 
 

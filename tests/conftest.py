@@ -27,6 +27,7 @@ from chatlab.settings import Settings, quieten_libraries
 from chatlab.store import Store
 from chatlab.wiring import Parts, wire
 
+pytest.register_assert_rewrite("tests.browser")
 quieten_libraries()
 START_SECONDS = 60.0
 
@@ -172,17 +173,24 @@ StartServer = Callable[..., Server]
 @pytest.fixture
 def start_server(tmp_path: Path) -> Iterator[StartServer]:
     """Starts `python -m chatlab serve` on a data dir; keyword arguments are settings."""
+    with server_starter(tmp_path) as start:
+        yield start
+
+
+@contextmanager
+def server_starter(folder: Path) -> Generator[StartServer]:
+    """Starts servers in a folder and ends them."""
     servers: list[Server] = []
 
     def start(data_dir: Path | None = None, port: int = 0, **settings: object) -> Server:
         port = port or free_port()
-        values = {"engine": "echo", "data_dir": data_dir or tmp_path / "data", "port": port, **settings}
+        values = {"engine": "echo", "data_dir": data_dir or folder / "data", "port": port, **settings}
         environment = {
             **os.environ,
             "PYTHONPATH": str(Path(__file__).parents[1]),
             **{f"CHATLAB_{name.upper()}": str(value) for name, value in values.items()},
         }
-        process = subprocess.Popen([sys.executable, "-m", "chatlab", "serve"], env=environment, cwd=tmp_path)
+        process = subprocess.Popen([sys.executable, "-m", "chatlab", "serve"], env=environment, cwd=folder)
         server = Server(f"http://127.0.0.1:{port}", process)
         servers.append(server)
         wait_ready(server)

@@ -11,7 +11,7 @@ import pytest
 from chatlab.chat import ChatService, TurnRequest
 from chatlab.clock import Clock
 from chatlab.errors import InvalidInput, NotFound
-from chatlab.messages import CacheChoice, Chat, Feedback, HistoryChoice, SamplingParams, Turn
+from chatlab.messages import CacheChoice, Chat, ChatSettings, Feedback, HistoryChoice, SamplingParams, Turn
 from chatlab.settings import Settings
 from chatlab.store import SearchHit
 from chatlab.store.browse import EXCERPT_CHARS
@@ -280,7 +280,7 @@ async def test_presets_are_kept_by_name(settings: Settings) -> None:
     with wire(settings) as parts:
         chats = parts.chats
         chat = await chats.create_chat(given, "u")
-        saved = await chats.save_preset("u", "  Zed ", chat)
+        saved = await chats.save_preset("u", "  Zed ", ChatSettings.of(chat))
         assert (saved.name, saved.user_id) == ("Zed", "u")
         assert (saved.system_prompt, saved.history, saved.cache, saved.params) == (
             chat.system_prompt,
@@ -288,10 +288,10 @@ async def test_presets_are_kept_by_name(settings: Settings) -> None:
             chat.cache,
             chat.params,
         )
-        other = await chats.save_preset("u", "another", replace(chat, system_prompt=None))
+        other = await chats.save_preset("u", "another", ChatSettings.of(replace(chat, system_prompt=None)))
     with wire(settings) as parts:
         assert await parts.chats.presets("u") == (other, saved)
-        replaced = await parts.chats.save_preset("u", "Zed", replace(chat, system_prompt="Be kind."))
+        replaced = await parts.chats.save_preset("u", "Zed", ChatSettings.of(replace(chat, system_prompt="Be kind.")))
         assert replaced == replace(saved, system_prompt="Be kind.")
         assert await parts.chats.presets("u") == (other, replaced)
         await parts.chats.delete_preset("u", other.preset_id)
@@ -300,14 +300,14 @@ async def test_presets_are_kept_by_name(settings: Settings) -> None:
 
 async def test_a_name_is_taken_once_however_often_it_is_saved_at_once(chats: ChatService) -> None:
     chat = await chats.create_chat(given, "u")
-    await asyncio.gather(*(chats.save_preset("u", "Mine", chat) for _ in range(5)))
+    await asyncio.gather(*(chats.save_preset("u", "Mine", ChatSettings.of(chat)) for _ in range(5)))
     assert len(await chats.presets("u")) == 1
 
 
 async def test_presets_are_their_users(chats: ChatService) -> None:
     chat = await chats.create_chat(given, "u")
-    mine = await chats.save_preset("u", "Mine", chat)
-    theirs = await chats.save_preset("eve", "Mine", replace(chat, system_prompt="Theirs."))
+    mine = await chats.save_preset("u", "Mine", ChatSettings.of(chat))
+    theirs = await chats.save_preset("eve", "Mine", ChatSettings.of(replace(chat, system_prompt="Theirs.")))
     assert await chats.presets("u") == (mine,)
     assert await chats.presets("eve") == (theirs,)
     for preset_id in (mine.preset_id, "nope"):
@@ -320,6 +320,6 @@ async def test_presets_are_their_users(chats: ChatService) -> None:
 async def test_a_bad_name_is_refused(chats: ChatService, name: str) -> None:
     chat = await chats.create_chat(given, "u")
     with pytest.raises(InvalidInput) as refused:
-        await chats.save_preset("u", name, chat)
+        await chats.save_preset("u", name, ChatSettings.of(chat))
     assert [error.field for error in refused.value.errors] == ["name"]
     assert await chats.presets("u") == ()

@@ -111,3 +111,10 @@ def test_the_context_is_a_bound_with_its_own_code(client: TestClient) -> None:
     answer = client.post("/v1/chat/completions", json=body)
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "context_length_exceeded"
+
+
+@pytest.mark.parametrize("name", ["nothing", "a/b", "%05%0A", "a%0Ab"])
+def test_any_wrong_model_name_gets_openais_error(client: TestClient, name: str) -> None:
+    answer = client.get(f"/v1/models/{name}")
+    assert answer.status_code == 404
+    assert "error" in answer.json()

@@ -16,8 +16,6 @@ from chatlab.jobs.local import KEPT_EVENTS, LocalJobs
 from chatlab.messages import DeltaEvent, ErrorEvent, StatusEvent, Turn
 from chatlab.problems import INTERRUPTED
 from chatlab.settings import Settings
-from chatlab.ui.handlers import PageHandlers, Refused, View, Watch
-from chatlab.ui.identity import Identities
 from chatlab.wiring import Parts, wire
 from tests.conftest import ScriptedEngine
 
@@ -177,65 +175,3 @@ async def test_a_chat_has_one_place() -> None:
     jobs.take_slot()
     with pytest.raises(QueueFull):
         jobs.reserve("u", "d", "t3")
-
-
-class TestPage:
-    @pytest.fixture
-    def page(self, slow: Parts) -> tuple[PageHandlers, dict[str, str], Watch]:
-        handlers = PageHandlers(slow.chats, Identities("key"))
-        return handlers, handlers.identify({}), Watch()
-
-    async def test_an_identity_is_signed(self, slow: Parts) -> None:
-        identities = Identities("key")
-        token = identities.new()
-        assert (identities.user_id(token) or "").startswith("ui:")
-        name, _, signature = token.partition(".")
-        for forged in (
-            f"{name[:-1]}{'0' if name[-1] != '0' else '1'}.{signature}",
-            name,
-            "",
-            None,
-            f"{name}.",
-            f"{name}.é",
-            7,
-        ):
-            assert identities.user_id(forged) is None
-        assert Identities("other").user_id(token) is None
-        handlers = PageHandlers(slow.chats, identities)
-        with pytest.raises(Refused, match="reload"):
-            await handlers.begin_anew({"token": "forged"}, Watch())
-
-    async def test_looking_elsewhere_ends_what_was_followed(
-        self, page: tuple[PageHandlers, dict[str, str], Watch]
-    ) -> None:
-        handlers, kept, watch = page
-        asking = handlers.ask(kept, watch, "", "word " * 300)
-        first = await anext(asking)
-        assert (first.busy, first.message) == (True, "")
-        assert first.chat_id is not None
-        await anext(asking)
-        empty = await handlers.begin_anew(kept, watch)
-        assert empty.chat_id == ""
-        assert [view async for view in asking] == [View()], "the answer left behind must not come back to the screen"
-        back = handlers.show(kept, watch, first.chat_id)
-        assert (await anext(back)).busy, "the turn belongs to the server: it is still under way"
-        await handlers.stop(kept, first.chat_id)
-        last: View | None = None
-        async for view in back:
-            last = view
-        assert last is not None
-        assert not last.busy
-        assert last.messages is not None
-        assert "stopped" in last.messages[-1]["content"]
-
-    async def test_a_refused_message_leaves_no_chat_behind(
-        self, slow: Parts, page: tuple[PageHandlers, dict[str, str], Watch]
-    ) -> None:
-        handlers, kept, watch = page
-        for _ in range(2):
-            slow.jobs.take_slot()
-        with pytest.raises(Refused, match="under way"):
-            await anext(handlers.ask(kept, watch, "", "hello"))
-        assert (await handlers.begin_anew(kept, watch)).listed == []
-        for _ in range(2):
-            slow.jobs.free_slot()

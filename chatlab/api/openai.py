@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
+from starlette.convertors import Convertor, register_url_convertor
 
 from chatlab.api.identity import Caller
 from chatlab.api.problems import route_class
@@ -252,6 +253,18 @@ def openai_router(
     return router
 
 
+class _AnyText(Convertor[str]):
+    """The rest of a path, slashes and line ends too, so that every wrong name gets our answer."""
+
+    regex = r"[\s\S]*"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
 def _add_model_routes(router: APIRouter, names: Sequence[str]) -> None:
     started = int(time.time())
     models = [Model(id=name, created=started) for name in names]
@@ -261,7 +274,9 @@ def _add_model_routes(router: APIRouter, names: Sequence[str]) -> None:
         """The models of this server: the one that answers, the one that embeds."""
         return ModelList(data=models)
 
-    @router.get("/models/{model:path}", responses={404: ERRORS[404]})
+    register_url_convertor("any", _AnyText())
+
+    @router.get("/models/{model:any}", responses={404: ERRORS[404]})
     async def get_model(user_id: Caller, model: str) -> Model:
         """One model."""
         for each in models:

@@ -1,17 +1,38 @@
 """The web page: one file a tab, thin handlers over the chat service."""
 
+from importlib.resources import files
+
 import gradio as gr
 
+from chatlab.messages import CacheChoice, ChatSettings
+from chatlab.ui.guard import Guard
 from chatlab.ui.handlers import PageHandlers
 from chatlab.ui.identity import Identities
-from chatlab.ui.page import CSS
+from chatlab.ui.library import Library
 from chatlab.ui.page import build_ui as build_page
+from chatlab.ui.panel import Panel
+from chatlab.ui.presets import Presets
+from chatlab.ui.theme import theme
 from chatlab.wiring import Parts
 
-__all__ = ["CSS", "build_ui"]
+__all__ = ["Guard", "build_ui", "css", "theme"]
 
 
 def build_ui(parts: Parts) -> gr.Blocks:
     """The page over running parts."""
     identities = Identities(parts.secret_key)
-    return build_page(PageHandlers(parts.chats, identities), identities.storage_secret, parts.settings)
+    facts, chats = parts.engine.facts, parts.chats
+    defaults = ChatSettings(cache=CacheChoice(parts.settings.cache_scope))
+    return build_page(
+        PageHandlers(chats, identities, facts.model, defaults),
+        Library(chats, identities),
+        Presets(chats, identities),
+        lambda: Panel(facts, defaults),
+        identities,
+        parts.settings,
+    )
+
+
+def css() -> str:
+    """The page's style sheet."""
+    return (files("chatlab.ui") / "style.css").read_text()

@@ -1,46 +1,34 @@
-"""What the page does, as plain async functions from values to what is shown next. Knows no Gradio.
+"""What the page does with a conversation, as plain async functions from values to what is shown next. Knows no Gradio.
 
 Every handler is an endpoint that anyone can call: each one first checks the browser's token.
 """
 
-from collections.abc import AsyncGenerator
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from chatlab.chat import ChatService, TurnRequest
-from chatlab.errors import ChatlabError, NotFound
-from chatlab.messages import DeltaEvent, DoneEvent, ErrorEvent, EventBody, RestartEvent, Turn
+from chatlab.errors import ChatlabError, FieldError, InvalidInput, NotFound
+from chatlab.markdown import GrowingText, to_html
+from chatlab.messages import Chat, ChatSettings, DeltaEvent, DoneEvent, ErrorEvent, EventBody, RestartEvent, Turn
 from chatlab.problems import problem_of
-from chatlab.ui.identity import Identities
-from chatlab.ui.view import Bubble, bubbles, choices, newest_branch, title_of
+from chatlab.store.recent import Conversation
+from chatlab.ui import conversation
+from chatlab.ui.identity import Identities, Kept
+from chatlab.ui.view import Branch, Place, View, branch_to, place_in, title_of, with_turn
 
-LISTED_CHATS = 100
-
-# What the browser keeps: `token`, and `chat`, the one to come back to.
-Kept = dict[str, str]
+UPDATE_SECONDS = 0.05  # between two updates of a growing answer
+RENDER_SHARE = 0.1  # of one core that rendering one answer may take
+TITLE_SECONDS = 15.0  # how long a page waits for an automatic title
+MAX_WATCHES = 10_000
+CONTINUE = "Continue exactly where you stopped."
 
 
 class Refused(Exception):
     """A handler could not do what was asked; the message is for the person."""
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What the page shows next; None leaves a part as it is, so that `View()` changes nothing.
-
-    Attributes:
-        chat_id: The chat on show, empty for a new one.
-        messages: Its newest branch.
-        busy: Whether an answer is under way.
-        listed: Label and id of the user's chats.
-        message: The text in the box.
-    """
-
-    chat_id: str | None = None
-    busy: bool | None = None
-    messages: list[Bubble] | None = None
-    listed: list[tuple[str, str]] | None = None
-    message: str | None = None
 
 
 class Watch:
@@ -69,98 +57,266 @@ class Ticket:
 
 
 class PageHandlers:
-    """The page over the chat service."""
+    """The conversation on the page, over the chat service.
 
-    def __init__(self, chats: ChatService, identities: Identities) -> None:
+    Args:
+        chats: The service.
+        identities: Who browsers are.
+        model: The name of the model that answers.
+        defaults: The settings of a new chat.
+    """
+
+    def __init__(self, chats: ChatService, identities: Identities, model: str, defaults: ChatSettings) -> None:
         self._chats = chats
         self._identities = identities
+        self._model = model
+        self._defaults = defaults
+        self._watches: OrderedDict[str, Watch] = OrderedDict()  # by page; a forgotten one only ends early
 
     def identify(self, kept: Kept) -> Kept:
-        """The browser's identity, made on its first visit."""
-        known = self._identities.user_id(kept.get("token")) is not None
-        return kept if known else {"token": self._identities.new()}
+        """What the browser keeps from now on."""
+        return self._identities.keep(kept)
 
-    async def show(self, kept: Kept, watch: Watch, chat_id: str) -> AsyncGenerator[View]:
-        """Show a chat; an answer under way goes on. A chat that is not there shows as a new one."""
+    async def show(self, kept: Kept, session: str, wanted: Place) -> AsyncGenerator[View]:
+        """Show a chat; an answer under way goes on.
+
+        Args:
+            kept: The browser's token.
+            session: The page.
+            wanted: The chat, empty for a new one; the turn that its branch goes through; how many turns.
+        """
         user_id = self._user(kept)
-        ticket = watch.turn_to()
-        try:
-            known = await self._chats.conversation(user_id, chat_id)
-        except NotFound:
-            yield await self.begin_anew(kept, watch)
+        ticket = self._watch(session).turn_to()
+        if not wanted.chat:
+            yield self.new_chat(wanted)
             return
-        branch = newest_branch(known.turns)
-        live = branch[-1] if branch and branch[-1].live else None
-        yield View(chat_id, live is not None, bubbles(branch), await self._listed(user_id))
-        if live is not None:
-            async for view in self._follow(user_id, live, ticket):
+        try:
+            known = await self._chats.conversation(user_id, wanted.chat)
+        except NotFound:
+            yield View(Place(n=wanted.n), "", conversation.missing(), False, chosen=self._defaults)
+            return
+        if not ticket.valid:  # a quick person has gone on while this was read
+            yield View()
+            return
+        branch = branch_to(known.turns, wanted.leaf)
+        place = place_in(wanted, known.chat, branch)
+        yield self._whole(known, branch, place)
+        if branch.turns and branch.turns[-1].live:
+            async for view in self._follow(user_id, known, branch, place, ticket):
                 yield view
 
-    async def begin_anew(self, kept: Kept, watch: Watch) -> View:
+    def new_chat(self, place: Place) -> View:
         """An empty chat; it is stored with its first message."""
-        watch.turn_to()
-        return View("", False, [], await self._listed(self._user(kept)))
+        return View(Place(n=place.n), "", conversation.welcome(self._model), False, chosen=self._defaults)
 
-    async def ask(self, kept: Kept, watch: Watch, chat_id: str, message: str) -> AsyncGenerator[View]:
-        """Send a message and show its answer as it comes; the first one makes the chat."""
+    async def ask(
+        self, kept: Kept, session: str, place: Place, message: str, editing: str, chosen: ChatSettings
+    ) -> AsyncGenerator[View]:
+        """Send a message and show its answer as it comes; the first one makes the chat.
+
+        Args:
+            kept: The browser's token.
+            session: The page.
+            place: Where the page is.
+            message: What the person wrote.
+            editing: The turn whose message this replaces, as a new branch; empty for none.
+            chosen: The settings of a chat that begins with this message.
+        """
         if not message.strip():
             return
         user_id = self._user(kept)
-        ticket = watch.turn_to()
-        try:
-            chat_id, turn = await self._begin(user_id, chat_id, message)
-        except ChatlabError as error:
-            raise Refused(problem_of(error).detail) from error
-        known = await self._chats.conversation(user_id, chat_id)
-        yield View(chat_id, True, bubbles(newest_branch(known.turns)), await self._listed(user_id), "")
-        async for view in self._follow(user_id, turn, ticket):
+        request = TurnRequest(message)
+        if place.chat:
+            known = await self._conversation(user_id, place.chat)
+            if editing and (edited := _turn(known, editing)) is not None:
+                request = replace(request, parent_turn_id=edited.parent_turn_id)
+            elif place.leaf:
+                request = replace(request, parent_turn_id=place.leaf)
+        async for view in self._answer(user_id, session, place, request, chosen):
             yield view
 
-    async def _begin(self, user_id: str, chat_id: str, message: str) -> tuple[str, Turn]:
+    async def again(
+        self, kept: Kept, session: str, place: Place, turn_id: str, on_with_it: bool = False
+    ) -> AsyncGenerator[View]:
+        """Answer a message again, as another version; or go on with an answer that was cut (`on_with_it`)."""
+        user_id = self._user(kept)
+        known = await self._conversation(user_id, place.chat)
+        if (turn := _turn(known, turn_id)) is None:
+            raise Refused("This message is gone: reload the page.")
+        request = TurnRequest(turn.user_message, parent_turn_id=turn.parent_turn_id, cache_bypass=True)
+        if on_with_it:
+            request = TurnRequest(CONTINUE, parent_turn_id=turn.turn_id, cache_bypass=True)
+        async for view in self._answer(user_id, session, place, request, self._defaults):
+            yield view
+
+    async def _answer(
+        self, user_id: str, session: str, place: Place, request: TurnRequest, chosen: ChatSettings
+    ) -> AsyncGenerator[View]:
+        ticket = self._watch(session).turn_to()
+        try:
+            chat_id, turn = await self._begin(user_id, place.chat, request, chosen)
+        except ChatlabError as error:
+            raise refusal(error) from error
+        known = await self._conversation(user_id, chat_id)
+        branch = branch_to(known.turns, turn.turn_id)
+        place = place_in(place, known.chat, branch)
+        yield replace(self._whole(known, branch, place), message="", chosen=None)
+        async for view in self._follow(user_id, known, branch, place, ticket):
+            yield view
+
+    async def _begin(self, user_id: str, chat_id: str, request: TurnRequest, chosen: ChatSettings) -> tuple[str, Turn]:
         """The chat, made where there is none, and its new turn. A refused message leaves no chat behind."""
         if chat_id:
-            return chat_id, await self._chats.begin(user_id, chat_id, TurnRequest(message))
-        made = await self._chats.create_chat(lambda chat: replace(chat, title=title_of(message)), user_id)
+            return chat_id, await self._chats.begin(user_id, chat_id, request)
+        title = title_of(request.user_message)
+
+        made = await self._chats.create_chat(lambda chat: chosen.apply(replace(chat, title=title)), user_id)
         try:
-            return made.chat_id, await self._chats.begin(user_id, made.chat_id, TurnRequest(message))
+            return made.chat_id, await self._chats.begin(user_id, made.chat_id, replace(request, entitle=title))
         except ChatlabError:
             await self._chats.delete_chat(user_id, made.chat_id)
             raise
 
-    async def stop(self, kept: Kept, chat_id: str) -> None:
+    async def stop(self, kept: Kept, place: Place) -> None:
         """End the answer under way in a chat."""
         user_id = self._user(kept)
-        known = await self._chats.conversation(user_id, chat_id)
-        for turn in known.turns:
+        if not place.chat:
+            return
+        for turn in (await self._conversation(user_id, place.chat)).turns:
             if turn.live:
                 await self._chats.stop(user_id, turn.turn_id)
 
-    async def _follow(self, user_id: str, turn: Turn, ticket: Ticket) -> AsyncGenerator[View]:
-        """A turn until it ends or the person looks elsewhere; the list of chats is renewed with the end."""
-        known = await self._chats.conversation(user_id, turn.chat_id)
-        before = newest_branch(known.turns)[:-1]
+    async def rate(self, kept: Kept, place: Place, turn_id: str, rating: int, reason: str | None) -> View:
+        """Store a thumb, with its reason; the page shows it."""
+        user_id = self._user(kept)
+        try:
+            await self._chats.rate(user_id, place.chat, turn_id, rating, reason)
+        except ChatlabError as error:
+            raise refusal(error) from error
+        return await self.as_is(kept, place)
+
+    async def as_is(self, kept: Kept, place: Place) -> View:
+        """The same place, as it is now."""
+        known = await self._conversation(self._user(kept), place.chat)
+        branch = branch_to(known.turns, place.leaf)
+        return replace(self._whole(known, branch, place_in(place, known.chat, branch)), chosen=None)
+
+    async def configure(self, kept: Kept, place: Place, chosen: ChatSettings) -> None:
+        """Store the settings of a chat; those of a new one are stored with its first message."""
+        user_id = self._user(kept)
+        if not place.chat:
+            return
+        try:
+            await self._chats.change_chat(user_id, place.chat, chosen.apply)
+        except ChatlabError as error:
+            raise refusal(error) from error
+
+    async def turns(self, user_id: str, chat_id: str, message: str) -> AsyncGenerator[Turn]:
+        """Send a message and give its turn as it grows, for callers without a page.
+
+        Raises:
+            ChatlabError: The message is refused.
+        """
+        _, turn = await self._begin(user_id, chat_id, TurnRequest(message), self._defaults)
+        async for grown in self._grow(user_id, turn):
+            yield grown
+
+    async def _grow(self, user_id: str, turn: Turn) -> AsyncGenerator[Turn]:
+        """A turn with its text so far, not more often than a person can see, and at last its end."""
         text = ""
         async with aclosing(await self._chats.events(user_id, turn.turn_id)) as events:
             async for batch in events:
+                for event in batch:
+                    turn, text = _after(turn, text, event.body)
+                if batch[-1].last:
+                    yield turn
+                elif text:
+                    yield replace(turn, assistant_message=text, status="running")
+                    await asyncio.sleep(UPDATE_SECONDS)
+
+    async def _follow(
+        self, user_id: str, known: Conversation, branch: Branch, place: Place, ticket: Ticket
+    ) -> AsyncGenerator[View]:
+        """A turn until it ends or the person looks elsewhere, then its chat's title."""
+        growing = GrowingText()
+        async with aclosing(self._grow(user_id, branch.turns[-1])) as turns:
+            async for turn in turns:
                 if not ticket.valid:
                     yield View()  # Gradio repeats the last view when a handler ends
                     return
-                for event in batch:
-                    turn, text = _after(turn, text, event.body)
-                turn = replace(turn, assistant_message=text)
-                ended = batch[-1].last
-                yield View(
-                    turn.chat_id, not ended, bubbles([*before, turn]), await self._listed(user_id) if ended else None
-                )
+                began = time.perf_counter()
+                render = growing.grow if turn.live else to_html
+                latest = conversation.latest(with_turn(branch, turn), render)
+                yield View(latest=latest, busy=turn.live)
+                await asyncio.sleep((time.perf_counter() - began) / RENDER_SHARE if turn.live else 0)
+        if len(branch.turns) == 1:
+            chat = await self._titled(user_id, known.chat)
+            if ticket.valid and chat.title != place.title:
+                yield View(replace(place, title=chat.title or ""))
+                return
+        yield View()
 
-    async def _listed(self, user_id: str) -> list[tuple[str, str]]:
-        page = await self._chats.chats(user_id, LISTED_CHATS)
-        return choices(page.chats)
+    async def _titled(self, user_id: str, chat: Chat) -> Chat:
+        try:
+            async with asyncio.timeout(TITLE_SECONDS):
+                return await self._chats.titled(user_id, chat.chat_id)
+        except (TimeoutError, NotFound):
+            return chat
+
+    def _whole(self, known: Conversation, branch: Branch, place: Place) -> View:
+        if not branch.turns:
+            return replace(self.new_chat(place), place=place, chosen=ChatSettings.of(known.chat))
+        return View(
+            place,
+            conversation.earlier(branch, place.turns),
+            conversation.latest(branch),
+            branch.turns[-1].live,
+            chosen=ChatSettings.of(known.chat),
+        )
+
+    async def _conversation(self, user_id: str, chat_id: str) -> Conversation:
+        try:
+            return await self._chats.conversation(user_id, chat_id)
+        except NotFound as error:
+            raise Refused("This chat is no longer here: it was deleted. Begin a new one.") from error
+
+    def _watch(self, session: str) -> Watch:
+        watch = self._watches.pop(session, None) or Watch()
+        self._watches[session] = watch
+        while len(self._watches) > MAX_WATCHES:
+            self._watches.popitem(last=False)
+        return watch
 
     def _user(self, kept: Kept) -> str:
-        if (user_id := self._identities.user_id(kept.get("token"))) is None:
+        if (user_id := self._identities.user_of(kept)) is None:
             raise Refused("This page's identity is no longer valid: reload the page.")
         return user_id
+
+
+# Names of fields as a person knows them.
+_FIELDS: Mapping[str, str] = {
+    "userMessage": "Your message",
+    "history.budgetTokens": "Budget",
+    "history.strategy": "Strategy",
+    "params.maxNewTokens": "Longest answer",
+    "title": "The title",
+    "name": "The name",
+}
+
+
+def refusal(error: ChatlabError) -> Refused:
+    """An error in the words of the page."""
+    if isinstance(error, InvalidInput):
+        return Refused(" ".join(_sentence(each) for each in error.errors))
+    return Refused(problem_of(error).detail)
+
+
+def _sentence(error: FieldError) -> str:
+    return f"{_FIELDS.get(error.field, error.field)}: {error.message}."
+
+
+def _turn(known: Conversation, turn_id: str) -> Turn | None:
+    return next((turn for turn in known.turns if turn.turn_id == turn_id), None)
 
 
 def _after(turn: Turn, text: str, event: EventBody) -> tuple[Turn, str]:

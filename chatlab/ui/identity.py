@@ -8,6 +8,9 @@ import hashlib
 import hmac
 import secrets
 
+# What a browser keeps: `token`.
+Kept = dict[str, str]
+
 PREFIX = "ui:"
 ID_BYTES = 16
 
@@ -31,6 +34,14 @@ class Identities:
         """A token for a browser that has none."""
         name = secrets.token_hex(ID_BYTES)
         return f"{name}.{self._signature(name)}"
+
+    def keep(self, kept: Kept) -> Kept:
+        """What the browser keeps from now on: what it had, or a new identity."""
+        return kept if self.user_of(kept) is not None else {"token": self.new()}
+
+    def user_of(self, kept: Kept) -> str | None:
+        """The user whose browser keeps this; None when it is none of ours."""
+        return self.user_id(kept.get("token"))
 
     def user_id(self, token: object) -> str | None:
         """The user that a token stands for; None when it is not ours."""

@@ -1,117 +1,323 @@
-"""The plain page: a list of chats, one conversation, stop, one line under each answer. Layout and events only."""
+"""The page: layout and events. What happens is in `handlers` and `library`, what it looks like in `style.css`.
 
-from collections.abc import AsyncGenerator
+Browser actions come as events of one hidden component, the bridge, whose scripts (`scripts/`) read `data-do` of what
+was clicked. The page's place is a hidden text in the browser, so that no state of a page is kept here.
+"""
+
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from importlib.resources import files
 from typing import Any
 
 import gradio as gr
+from gradio.events import api
 
+from chatlab.errors import ChatlabError
 from chatlab.settings import Settings
-from chatlab.ui.handlers import Kept, PageHandlers, Refused, View, Watch
+from chatlab.ui.chat_list import Shelf
+from chatlab.ui.endpoint import Endpoint
+from chatlab.ui.handlers import PageHandlers, Refused, refusal
+from chatlab.ui.identity import Identities, Kept
+from chatlab.ui.library import Library, Listed
+from chatlab.ui.panel import Panel, chosen_from, values_of
+from chatlab.ui.presets import Presets
+from chatlab.ui.view import Place, View
 
 STORAGE_KEY = "chatlab"
-PLACEHOLDER = "### What would you like to know?\nEach answer shows where it came from and what it cost."
-CSS = """
-.gradio-container small { color: var(--body-text-color-subdued); }
-#chats .wrap { flex-direction: column; }
-#conversation { height: calc(100dvh - 110px); min-height: 240px; }
-#conversation button[aria-label="Clear"] { display: none; }
-footer { display: none !important; }
-"""
+SCRIPTS = ("conversation", "scroll", "composer", "chats", "tabs", "connection", "keys")
+# Components come when they are loaded: the scripts wait for all that they need.
+NEEDED = (
+    "#chat-menu", "#chats", "#header .bar", "#latest .welcome, #latest .turn", "#composer .attach", "#message textarea",
+    "#search input, #search textarea", "#place input, #place textarea", "#editing input, #editing textarea",
+)  # fmt: skip
+WHEN_READY = """(async () => {{
+while (!{needed}.every((each) => document.querySelector(each))) await new Promise(requestAnimationFrame);
+{scripts}
+if (page.place().chat || !page.inAddress()) page.placed(); // else the chat of the address is still to come
+window.dispatchEvent(new CustomEvent("chatlab:latest"));
+}})();"""
+# Tells the scripts that a part was renewed, after its HTML was.
+RENEWED = "watch('value', () => window.dispatchEvent(new CustomEvent('chatlab:{part}')))"
+ON_PLACE = "() => setTimeout(() => window.chatlab?.placed())"
+# The server does not know the browser's time zone, and "Today" depends on it.
+ON_LOAD = (
+    "(kept, place, shelf) => [kept, place, "
+    "JSON.stringify({...JSON.parse(shelf), utc_offset_minutes: -new Date().getTimezoneOffset()})]"
+)
 
 Updates = tuple[Any, ...]
+QUIET: dict[str, Any] = {
+    "show_progress": "hidden",
+    "api_visibility": "private",
+    "concurrency_limit": None,
+    "trigger_mode": "multiple",  # with "once", what is asked for while an answer streams would be ignored
+}
+
+TYPED: dict[str, Any] = {**QUIET, "trigger_mode": "always_last"}  # letters come faster than answers
 
 
-def build_ui(handlers: PageHandlers, storage_secret: str, settings: Settings) -> gr.Blocks:
-    """The page.
+class ChatPage:
+    """The chat tab: its components and what connects them. Built inside `gr.Blocks`."""
 
-    Args:
-        handlers: What it does.
-        storage_secret: Fixed, else what the browser keeps is lost at a restart. Known to every visitor.
-        settings: For the longest message taken.
-    """
-    with gr.Blocks(title="chatlab", fill_height=True, analytics_enabled=False) as ui:
-        browser = gr.BrowserState({}, storage_key=STORAGE_KEY, secret=storage_secret)
-        chat_id = gr.State("")
-        watch = gr.State(Watch())
-        with gr.Sidebar(width=280):
-            gr.Markdown("## chatlab")
-            new = gr.Button("New chat", variant="secondary", elem_id="new")
-            listed = gr.Radio([], label="Chats", elem_id="chats", show_label=False, container=False)
-        conversation = gr.Chatbot(
-            elem_id="conversation",
-            show_label=False,
-            container=False,
-            placeholder=PLACEHOLDER,
-            feedback_options=None,
-            buttons=["copy"],
-            allow_tags=False,
-            height=None,
+    def __init__(
+        self,
+        ui: gr.Blocks,
+        handlers: PageHandlers,
+        library: Library,
+        presets: Presets,
+        panel: Callable[[], Panel],
+        secret: str,
+        settings: Settings,
+    ) -> None:
+        self._handlers = handlers
+        self._library = library
+        self._presets = presets
+        self.kept = gr.BrowserState({}, storage_key=STORAGE_KEY, secret=secret)
+        self.place = _hidden("place", Place().to_json())
+        self.shelf = _hidden("shelf", Shelf().to_json())
+        self.editing = _hidden("editing", "")
+        self.bridge = gr.HTML(_asset("dialogs.html"), js_on_load=_scripts(), apply_default_css=False, elem_id="bridge")
+        with gr.Row(elem_id="shell"):
+            with gr.Column(elem_id="sidebar"):
+                gr.HTML(_asset("brand.html"), js_on_load=None, apply_default_css=False)
+                self.search = gr.Textbox(
+                    label="Search chats", show_label=False, container=False, placeholder="Search", elem_id="search",
+                    max_lines=1,
+                )  # fmt: skip
+                self.notice = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="notice")
+                self.listed = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="chats")
+            with gr.Column(elem_id="main"):
+                gr.HTML(_asset("header.html"), js_on_load=None, apply_default_css=False, elem_id="header")
+                with gr.Column(elem_id="conversation"):
+                    self.earlier = _part("earlier", "")
+                    self.latest = _part("latest", _asset("loading.html"))
+                with gr.Column(elem_id="composer"):
+                    gr.HTML(_asset("composer.html"), js_on_load=None, apply_default_css=False)
+                    with gr.Row(elem_id="compose"):
+                        gr.HTML(_asset("attach.html"), js_on_load=None, apply_default_css=False)
+                        self.box = gr.Textbox(
+                            label="Message", show_label=False, container=False, placeholder="Send a message", lines=1,
+                            max_lines=10, max_length=settings.max_message_chars, autofocus=True, elem_id="message",
+                        )  # fmt: skip
+                        self.send = gr.Button("Send", variant="primary", elem_id="send", min_width=72)
+                        self.stop = gr.Button("Stop", variant="secondary", elem_id="stop", min_width=72, visible=False)
+            with gr.Column(elem_id="panel"):
+                gr.HTML(_asset("panel.html"), js_on_load=None, apply_default_css=False)
+                self.preset = gr.Dropdown([], label="Preset", info="Settings kept under a name.", elem_id="preset")
+                with gr.Row():
+                    self.preset_name = gr.Textbox(
+                        label="Name", show_label=False, container=False, placeholder="Keep these settings as …",
+                        max_length=60, scale=3, elem_id="preset-name",
+                    )  # fmt: skip
+                    self.keep_preset = gr.Button("Keep", size="sm", min_width=60, elem_id="keep-preset")
+                    self.drop_preset = gr.Button("Delete", size="sm", min_width=60, elem_id="drop-preset")
+                self.panel = panel()
+        self._connect(ui)
+
+    def _connect(self, ui: gr.Blocks) -> None:
+        here = [self.kept, self.place]
+        whole = [
+            self.place, self.earlier, self.latest, self.send, self.stop, self.box, self.editing, *self.panel.components,
+        ]  # fmt: skip
+        listing = [self.listed, self.shelf]
+        where = [*here, self.shelf, self.search]
+        settings = self.panel.components
+
+        gr.on(
+            [ui.load], self._load, [self.kept, self.place, self.shelf],
+            [self.kept, *listing, self.preset, *whole], js=ON_LOAD, **QUIET,
+        )  # fmt: skip
+        gr.on([self.send.click, self.box.submit], self._ask, [*here, self.box, self.editing, *settings], whole, **QUIET)
+        self.stop.click(self._stop, here, None, **QUIET)
+        self.bridge.open_chat(self._open, here, whole, **QUIET)
+        self.bridge.again(self._again, here, whole, **QUIET)
+        self.bridge.rate(self._rate, here, whole, **QUIET)
+        self.bridge.manage(self._manage, where, [self.notice, *listing, *whole], **QUIET)
+        self.bridge.renew(self._renew, where, listing, **QUIET)
+        self.place.change(self._renew, where, listing, **QUIET)
+        self.search.change(self._renew, where, listing, **TYPED)
+        self.place.change(None, None, None, js=ON_PLACE, **QUIET)
+
+        changed = [each.blur if isinstance(each, gr.Textbox | gr.Number) else each.input for each in settings]
+        gr.on(changed, self._configure, [*here, *settings], None, **QUIET)
+        self.preset.input(self._apply, [self.kept, self.preset], settings, **QUIET).then(
+            self._configure, [*here, *settings], None, **QUIET
         )
-        with gr.Row(equal_height=True):
-            box = gr.Textbox(
-                placeholder="Send a message",
-                show_label=False,
-                container=False,
-                lines=1,
-                max_lines=8,
-                max_length=settings.max_message_chars,
-                autofocus=True,
-                scale=8,
-                elem_id="message",
-            )
-            send = gr.Button("Send", variant="primary", scale=1, min_width=80, elem_id="send")
-            stop = gr.Button("Stop", variant="stop", scale=1, min_width=80, visible=False, elem_id="stop")
+        self.keep_preset.click(
+            self._keep, [self.kept, self.preset_name, *settings], [self.preset, self.preset_name], **QUIET
+        )
+        self.drop_preset.click(self._drop, [self.kept, self.preset], [self.preset], **QUIET)
 
-        async def load(kept: Kept, seen: Watch, request: gr.Request) -> AsyncGenerator[Updates]:
-            wanted = str(request.query_params.get("chat") or kept.get("chat", ""))
-            async for view in handlers.show(kept, seen, wanted):
-                yield _updates(view)
+    async def _load(self, kept: Kept, place: str, shelf: str, request: gr.Request) -> AsyncGenerator[Updates]:
+        kept = self._handlers.identify(kept)
+        chat_id = str(request.query_params.get("chat") or "")
+        listed = await self._library.listed(kept, Shelf.of(shelf), "", chat_id)
+        first: Updates = (kept, *_listing(listed), await self._preset_choices(kept))
+        async for view in self._handlers.show(kept, _page(request), Place(chat_id)):
+            yield *first, *_updates(view)
+            first = (gr.skip(),) * len(first)
 
-        async def select(kept: Kept, seen: Watch, wanted: str | None) -> AsyncGenerator[Updates]:
-            async for view in handlers.show(kept, seen, wanted or ""):
-                yield _updates(view)
+    async def _open(self, kept: Kept, place: str, event: gr.EventData, request: gr.Request) -> AsyncGenerator[Updates]:
+        views = self._handlers.show(kept, _page(request), Place.of(_Payload(event).text("place")))
+        async for updates in _views(views):
+            yield updates
 
-        async def ask(kept: Kept, seen: Watch, shown: str, message: str) -> AsyncGenerator[Updates]:
-            try:
-                async for view in handlers.ask(kept, seen, shown, message):
-                    yield _updates(view)
-            except Refused as error:
-                raise gr.Error(str(error), print_exception=False) from error
+    async def _ask(
+        self, request: gr.Request, kept: Kept, place: str, message: str, editing: str, *values: Any
+    ) -> AsyncGenerator[Updates]:
+        try:
+            chosen = chosen_from(values)
+        except ChatlabError as error:
+            raise _shown(refusal(error)) from error
+        views = self._handlers.ask(kept, _page(request), Place.of(place), message or "", editing, chosen)
+        async for updates in _views(views):
+            yield updates
 
-        async def begin_anew(kept: Kept, seen: Watch) -> Updates:
-            return _updates(await handlers.begin_anew(kept, seen))
+    async def _again(self, kept: Kept, place: str, event: gr.EventData, request: gr.Request) -> AsyncGenerator[Updates]:
+        wanted = _Payload(event)
+        on_with_it = wanted.text("do") == "continue"
+        views = self._handlers.again(kept, _page(request), Place.of(place), wanted.text("turn"), on_with_it)
+        async for updates in _views(views):
+            yield updates
 
-        def remember(kept: Kept, shown: str) -> Kept:
-            return {**kept, "chat": shown}
+    async def _stop(self, kept: Kept, place: str) -> None:
+        await _or_shown(self._handlers.stop(kept, Place.of(place)))
 
-        outputs = [chat_id, conversation, listed, send, stop, box]
-        quiet: dict[str, Any] = {
-            "show_progress": "hidden",
-            "api_visibility": "private",
-            "concurrency_limit": None,
-            "trigger_mode": "multiple",  # with "once", what is asked for while an answer streams would be ignored
-        }
-        identified = ui.load(handlers.identify, [browser], [browser], **quiet)
-        identified.then(load, [browser, watch], outputs, **quiet)
-        gr.on([send.click, box.submit], ask, [browser, watch, chat_id, box], outputs, **quiet)
-        listed.input(select, [browser, watch, listed], outputs, **quiet)
-        new.click(begin_anew, [browser, watch], outputs, **quiet)
-        stop.click(handlers.stop, [browser, chat_id], None, queue=False, **quiet)
-        chat_id.change(remember, [browser, chat_id], [browser], queue=False, **quiet)
+    async def _rate(self, kept: Kept, place: str, event: gr.EventData) -> Updates:
+        wanted = _Payload(event)
+        rating = 1 if wanted.text("rating") == "1" else -1
+        reason = wanted.text("reason")[:500] or None
+        rated = self._handlers.rate(kept, Place.of(place), wanted.text("turn"), rating, reason)
+        return _updates(await _or_shown(rated))
+
+    async def _manage(self, kept: Kept, place: str, shelf: str, q: str, event: gr.EventData) -> Updates:
+        """What was chosen in the list of chats; the conversation changes with it where it is the chat on show."""
+        wanted, at, on = _Payload(event), Place.of(place), Shelf.of(shelf)
+        done = await _or_shown(
+            self._library.manage(kept, at, on, q, wanted.text("do"), wanted.text("chat"), wanted.text("title"))
+        )
+        view = View()
+        if done.gone:
+            view = self._handlers.new_chat(at)
+        elif done.changed == at.chat and at.chat:
+            view = await _or_shown(self._handlers.as_is(kept, at))
+        return done.notice, *_listing(done.listed), *_updates(view)
+
+    async def _renew(self, kept: Kept, place: str, shelf: str, q: str) -> Updates:
+        return _listing(await _or_shown(self._library.listed(kept, Shelf.of(shelf), q or "", Place.of(place).chat)))
+
+    async def _configure(self, kept: Kept, place: str, *values: Any) -> None:
+        try:
+            chosen = chosen_from(values)
+        except ChatlabError as error:
+            raise _shown(refusal(error)) from error
+        await _or_shown(self._handlers.configure(kept, Place.of(place), chosen))
+
+    async def _apply(self, kept: Kept, name: str) -> list[Any]:
+        return values_of(await _or_shown(self._presets.chosen(kept, name or "")))
+
+    async def _keep(self, kept: Kept, name: str, *values: Any) -> Updates:
+        try:
+            chosen = chosen_from(values)
+        except ChatlabError as error:
+            raise _shown(refusal(error)) from error
+        kept_name = await _or_shown(self._presets.keep(kept, name or "", chosen))
+        return gr.update(choices=await self._presets.names(kept), value=kept_name), ""
+
+    async def _drop(self, kept: Kept, name: str) -> Any:
+        await _or_shown(self._presets.drop(kept, name or ""))
+        return await self._preset_choices(kept)
+
+    async def _preset_choices(self, kept: Kept) -> Any:
+        return gr.update(choices=await _or_shown(self._presets.names(kept)), value=None)
+
+
+class _Payload:
+    """What a script sent with an event: anything, from anybody."""
+
+    def __init__(self, event: gr.EventData) -> None:
+        data = getattr(event, "_data", None)
+        self._data: dict[str, Any] = data if isinstance(data, dict) else {}
+
+    def text(self, name: str) -> str:
+        value = self._data.get(name)
+        return value if isinstance(value, str) else ""
+
+
+def build_ui(
+    handlers: PageHandlers, library: Library, presets: Presets, panel: Callable[[], Panel], identities: Identities,
+    settings: Settings,
+) -> gr.Blocks:  # fmt: skip
+    """The page. One file a tab: the chat is the first."""
+    with gr.Blocks(title="chatlab", fill_height=True, fill_width=True, analytics_enabled=False) as ui:
+        ChatPage(ui, handlers, library, presets, panel, identities.storage_secret, settings)
+        api(Endpoint(handlers, identities).ask, api_name="ask", concurrency_limit=None)
     return ui
 
 
+async def _views(views: AsyncGenerator[View]) -> AsyncGenerator[Updates]:
+    try:
+        async for view in views:
+            yield _updates(view)
+    except Refused as error:
+        raise _shown(error) from error
+
+
+async def _or_shown(work: Awaitable[Any]) -> Any:
+    try:
+        return await work
+    except Refused as error:
+        raise _shown(error) from error
+
+
+def _shown(error: Refused) -> gr.Error:
+    return gr.Error(str(error), title="That did not work", print_exception=False)
+
+
 def _updates(view: View) -> Updates:
-    """A view as values of: chat id, conversation, list, send, stop, message box."""
+    """A view as values of: place, earlier, latest, send, stop, message box, editing, settings."""
 
     def value(part: object) -> Any:
         return gr.skip() if part is None else part
 
+    unset = [gr.skip()] * 11
     return (
-        value(view.chat_id),
-        value(view.messages),
-        gr.skip() if view.listed is None else gr.update(choices=view.listed, value=view.chat_id or None),
+        gr.skip() if view.place is None else view.place.to_json(),
+        value(view.earlier),
+        value(view.latest),
         gr.skip() if view.busy is None else gr.update(visible=not view.busy),
         gr.skip() if view.busy is None else gr.update(visible=view.busy),
         value(view.message),
+        gr.skip() if view.message is None else "",
+        *(unset if view.chosen is None else values_of(view.chosen)),
     )
+
+
+def _listing(listed: Listed) -> Updates:
+    return listed.html, listed.shelf.to_json()
+
+
+def _page(request: gr.Request) -> str:
+    return str(request.session_hash)
+
+
+def _hidden(name: str, value: str) -> gr.Textbox:
+    return gr.Textbox(value, visible="hidden", elem_id=name, label=name, lines=1, max_lines=1)
+
+
+def _part(name: str, value: str) -> gr.HTML:
+    return gr.HTML(value, js_on_load=RENEWED.format(part=name), apply_default_css=False, elem_id=name)
+
+
+def _asset(name: str) -> str:
+    return (files("chatlab.ui") / "html" / name).read_text()
+
+
+def _scripts() -> str:
+    """All scripts as one body: `page.js` for all, the others each in a block of its own."""
+    blocks = [f"{{\n{_script(name)}}}" for name in SCRIPTS]
+    return WHEN_READY.format(needed=json.dumps(NEEDED), scripts="\n".join([_script("page"), *blocks]))
+
+
+def _script(name: str) -> str:
+    return (files("chatlab.ui") / "scripts" / f"{name}.js").read_text()

@@ -1,67 +1,118 @@
-"""Chats and turns as what the page shows. Plain values: tested without Gradio."""
+"""What the page shows, as plain values: where it is, which branch, what comes next. Knows no Gradio and no HTML."""
 
 from collections.abc import Sequence
-from typing import TypedDict
+from dataclasses import dataclass, replace
+from typing import Self
 
-from chatlab.messages import Chat, Turn, path_to
+from pydantic import TypeAdapter, ValidationError
+
+from chatlab.messages import Chat, ChatSettings, Turn, path_to
 
 TITLE_CHARS = 60
+PAGE_TURNS = 20  # turns of a long chat shown at once; more on request
 
 
-class Bubble(TypedDict):
-    """A message of the chatbot component."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a page is. The browser keeps it as JSON and sends it with each event; it grants nothing.
 
-    role: str
-    content: str
+    Attributes:
+        chat: The chat on show, empty for a new one.
+        leaf: The last turn of the branch on show, empty for the newest.
+        title: The chat's title, for the window.
+        turns: Most turns shown, counted from the end; 0 for the usual number.
+        archived: Whether the chat is only read.
+        n: Counts what the browser asked to see; an answer to an earlier wish is known by it.
+    """
+
+    chat: str = ""
+    leaf: str = ""
+    title: str = ""
+    turns: int = PAGE_TURNS
+    archived: bool = False
+    n: int = 0
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """From what a browser sent; what cannot be read is a new chat."""
+        try:
+            return _place.validate_json(text)  # pyright: ignore[reportReturnType]
+        except ValidationError:
+            return cls()
+
+    def to_json(self) -> str:
+        """As the browser keeps it."""
+        return _place.dump_json(self).decode()
+
+
+_place = TypeAdapter(Place)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the page shows next; None leaves a part as it is, so that `View()` changes nothing.
+
+    Attributes:
+        place: Where the page is now.
+        earlier: The turns before the last one, as HTML.
+        latest: The last turn, the one that may be growing, as HTML.
+        busy: Whether its answer is under way.
+        message: The text in the box.
+        chosen: The settings in the panel.
+    """
+
+    place: Place | None = None
+    earlier: str | None = None
+    latest: str | None = None
+    busy: bool | None = None
+    message: str | None = None
+    chosen: ChatSettings | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A path through a chat's turns, with what was chosen at each fork.
+
+    Attributes:
+        turns: Root first.
+        siblings: For each turn, the ids of all turns with the same parent, oldest first.
+    """
+
+    turns: tuple[Turn, ...]
+    siblings: tuple[tuple[str, ...], ...]
 
 
 def title_of(message: str) -> str:
     """A title for a chat that begins with this message: its first line, shortened."""
-    line = " ".join(message.split())
+    line = " ".join(message.strip().partition("\n")[0].split())
     return line if len(line) <= TITLE_CHARS else line[: TITLE_CHARS - 1].rstrip() + "…"
 
 
-def choices(chats: Sequence[Chat]) -> list[tuple[str, str]]:
-    """Label and id of each chat, for a list."""
-    return [(chat.title or "Untitled chat", chat.chat_id) for chat in chats]
+def branch_to(turns: Sequence[Turn], leaf: str) -> Branch:
+    """The branch that goes through `leaf` and on to the newest turn below it; the newest branch for an unknown one.
 
-
-def newest_branch(turns: Sequence[Turn]) -> tuple[Turn, ...]:
-    """The branch that ends in the newest turn."""
-    return path_to(turns, turns[-1].turn_id if turns else None)
-
-
-def bubbles(turns: Sequence[Turn]) -> list[Bubble]:
-    """A branch as messages, each answer with its line."""
-    shown: list[Bubble] = []
+    Args:
+        turns: All turns of a chat, oldest first.
+        leaf: A turn's id, or empty.
+    """
+    children: dict[str | None, list[str]] = {}
     for turn in turns:
-        shown.append({"role": "user", "content": turn.user_message})
-        shown.append({"role": "assistant", "content": answer(turn)})
-    return shown
+        children.setdefault(turn.parent_turn_id, []).append(turn.turn_id)
+    if not any(turn.turn_id == leaf for turn in turns):
+        leaf = turns[-1].turn_id if turns else ""
+    while below := children.get(leaf):
+        leaf = below[-1]
+    path = path_to(turns, leaf or None)
+    return Branch(path, tuple(tuple(children[turn.parent_turn_id]) for turn in path))
 
 
-def answer(turn: Turn) -> str:
-    """An answer with one honest line under it."""
-    text = turn.assistant_message or ""
-    line = _line(turn)
-    return f"{text}\n\n<small>{line}</small>" if line else text or "…"
+def with_turn(branch: Branch, turn: Turn) -> Branch:
+    """The branch with a newer state of its last turn."""
+    return replace(branch, turns=(*branch.turns[:-1], turn))
 
 
-def _line(turn: Turn) -> str:
-    """Source, tokens, time to first token, rate; what is unknown is left out."""
-    if turn.live:
-        return "" if turn.assistant_message or turn.status == "running" else "waiting for a free slot…"
-    usage, timing = turn.provenance.usage, turn.provenance.timing
-    facts = [
-        {"model": turn.provenance.model or "model", "cache": "from the cache", None: ""}[turn.source],
-        f"{usage.prompt_tokens} → {usage.completion_tokens} tokens" if usage.prompt_tokens is not None else "",
-        f"first token {timing.ttft_ms:.0f} ms" if timing.ttft_ms is not None else "",
-        f"{timing.tokens_per_second:.0f} tokens/s" if timing.tokens_per_second is not None else "",
-    ]
-    if turn.status == "stopped":
-        facts.append("stopped")
-    if turn.finish_reason == "length":
-        facts.append("cut at the token limit")
-    if turn.error is not None:
-        facts.append(f"⚠ {turn.error.title}: {turn.error.detail}")
-    return " · ".join(fact for fact in facts if fact)
+def place_in(place: Place, chat: Chat, branch: Branch) -> Place:
+    """The place of a page that shows a branch of a chat; another chat begins with its last turns."""
+    turns = (place.turns or PAGE_TURNS) if place.chat == chat.chat_id else PAGE_TURNS
+    leaf = branch.turns[-1].turn_id if branch.turns else ""
+    return Place(chat.chat_id, leaf, chat.title or "", turns, chat.archived, place.n)

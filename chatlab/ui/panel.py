@@ -1,0 +1,142 @@
+"""The panel of settings: one component a setting, each with a line on what it does and costs. And presets."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from chatlab.engines.base import ModelFacts
+from chatlab.errors import FieldError, InvalidInput
+from chatlab.messages import CacheChoice, CacheScope, ChatSettings, HistoryChoice, SamplingParams, StrategyName
+
+STRATEGIES: list[tuple[str, StrategyName]] = [
+    ("Truncate: the newest turns that fit", "truncate"),
+    ("Direct: the whole chat, an error when it no longer fits", "direct"),
+]
+SCOPES: list[tuple[str, CacheScope]] = [
+    ("Off", "off"),
+    ("My chats", "user"),
+    ("Everybody's chats", "global"),
+]
+DEFAULT = "model's default"
+
+
+class Panel:
+    """The components, in the order of their values. Built inside `gr.Blocks`."""
+
+    def __init__(self, facts: ModelFacts, defaults: ChatSettings) -> None:
+        gr.Dropdown(
+            [facts.model],
+            value=facts.model,
+            label="Model",
+            info=f"On {facts.device}; sees up to {facts.context_tokens:,} tokens. Chosen at start: CHATLAB_MODEL.",
+            interactive=True,
+            elem_id="model",
+        )
+        self.system_prompt = gr.Textbox(
+            defaults.system_prompt or "",
+            label="System prompt",
+            info="Said to the model before every question; costs its length in tokens each time.",
+            lines=3,
+            max_lines=8,
+            elem_id="system-prompt",
+        )
+        self.strategy = gr.Radio(
+            STRATEGIES,
+            value=defaults.history.strategy,
+            label="History",
+            info="What the model sees of the conversation. Direct costs the most and forgets nothing.",
+        )
+        self.budget_tokens = _number(
+            defaults.history.budget_tokens,
+            "Budget, in tokens",
+            "Longest prompt. Less is faster and cheaper, and forgets sooner.",
+            placeholder="model's window",
+        )
+        self.cache_scope = gr.Radio(
+            SCOPES,
+            value=defaults.cache.scope,
+            label="Answer cache",
+            info="Whose earlier answers may serve a question asked again: at once, without the model.",
+        )
+        params = defaults.params
+        self.max_new_tokens = _number(
+            params.max_new_tokens, "Longest answer, in tokens", "Longer ones are cut; you can continue them."
+        )
+        self.temperature = gr.Number(
+            params.temperature,
+            label="Temperature",
+            info="0 always gives the likeliest answer; 1 varies; above 1 rambles. Costs nothing.",
+            step=0.1,
+            placeholder=DEFAULT,
+        )
+        self.top_p = gr.Number(
+            params.top_p,
+            label="Top p",
+            info="Only the likeliest words that make up this share are considered; 1 considers all.",
+            step=0.05,
+            placeholder=DEFAULT,
+        )
+        self.top_k = _number(params.top_k, "Top k", "Only this many of the likeliest words are considered; 0: all.")
+        self.repetition_penalty = gr.Number(
+            params.repetition_penalty,
+            label="Repetition penalty",
+            info="Above 1, words already used become less likely.",
+            step=0.05,
+            placeholder=DEFAULT,
+        )
+        self.seed = _number(params.seed, "Seed", "The same seed and settings give the same answer.", "random")
+        self.stop = gr.Textbox(
+            "\n".join(params.stop or ()),
+            label="Stop strings, one a line",
+            info="An answer ends before the first of these.",
+            lines=1,
+            max_lines=4,
+        )
+
+    @property
+    def components(self) -> list[Any]:
+        """All of them; values come and go in this order."""
+        return [
+            self.system_prompt, self.strategy, self.budget_tokens, self.cache_scope, self.max_new_tokens,
+            self.temperature, self.top_p, self.top_k, self.repetition_penalty, self.seed, self.stop,
+        ]  # fmt: skip
+
+
+def _number(value: int | None, label: str, info: str, placeholder: str = DEFAULT) -> gr.Number:
+    return gr.Number(value, label=label, info=info, precision=0, placeholder=placeholder)
+
+
+def chosen_from(values: Sequence[Any]) -> ChatSettings:
+    """The settings that the components' values stand for.
+
+    Raises:
+        InvalidInput: A value is out of range; names the field.
+    """
+    system_prompt, strategy, budget, scope, max_new, temperature, top_p, top_k, penalty, seed, stop = values
+    if budget is not None and budget < 1:
+        raise InvalidInput(FieldError("history.budgetTokens", f"must be at least 1, got {budget}"))
+    return ChatSettings(
+        (system_prompt or "").strip() or None,
+        HistoryChoice(strategy, budget),
+        CacheChoice(scope),
+        SamplingParams(
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            max_new_tokens=max_new,
+            stop=tuple(line for line in (stop or "").splitlines() if line) or None,
+            seed=seed,
+            repetition_penalty=penalty,
+        ),
+    )
+
+
+def values_of(chosen: ChatSettings) -> list[Any]:
+    """Settings as the components' values."""
+    params = chosen.params
+    return [
+        chosen.system_prompt or "", chosen.history.strategy, chosen.history.budget_tokens, chosen.cache.scope,
+        params.max_new_tokens, params.temperature, params.top_p, params.top_k, params.repetition_penalty, params.seed,
+        "\n".join(params.stop or ()),
+    ]  # fmt: skip

@@ -1,0 +1,388 @@
+"""The page without a browser: what its handlers do, what its HTML says, what is closed."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from chatlab.errors import InvalidInput
+from chatlab.messages import CacheChoice, Chat, ChatSettings, Feedback, HistoryChoice, Problem, SamplingParams, Turn
+from chatlab.settings import Settings
+from chatlab.store import SearchHit
+from chatlab.ui import conversation
+from chatlab.ui.chat_list import PAGE_CHATS, Shelf, found, group_name, listing, undo_notice
+from chatlab.ui.guard import closed
+from chatlab.ui.handlers import PageHandlers, Refused
+from chatlab.ui.identity import Identities, Kept
+from chatlab.ui.library import Library, Managed
+from chatlab.ui.panel import chosen_from, values_of
+from chatlab.ui.presets import Presets
+from chatlab.ui.view import Place, View, branch_to, place_in, title_of
+from chatlab.wiring import Parts, wire
+from tests.conftest import ScriptedEngine
+from tests.test_markdown import ATTACKS, harm
+
+NOW = datetime(2026, 5, 20, 12, tzinfo=UTC)
+CHAT = Chat("c", "u", "A chat", NOW, NOW)
+
+
+def turn(turn_id: str, parent: str | None = None, **fields: object) -> Turn:
+    made = Turn(
+        turn_id, "c", "u", parent, f"question {turn_id}", NOW, assistant_message=f"answer {turn_id}", status="done"
+    )
+    return replace(made, **fields)  # type: ignore[arg-type]
+
+
+class Page:
+    """An open page of a browser."""
+
+    def __init__(self, parts: Parts, session: str = "page") -> None:
+        identities = Identities("key")
+        self.handlers = PageHandlers(parts.chats, identities, "scripted", ChatSettings())
+        self.library = Library(parts.chats, identities)
+        self.presets = Presets(parts.chats, identities)
+        self.kept: Kept = self.handlers.identify({})
+        self.session = session
+        self.place = Place()
+
+    def take(self, view: View) -> View:
+        self.place = view.place or self.place
+        return view
+
+    async def all(self, views: AsyncGenerator[View]) -> list[View]:
+        return [self.take(view) async for view in views]
+
+    def ask(self, message: str, editing: str = "", chosen: ChatSettings | None = None) -> AsyncGenerator[View]:
+        return self.handlers.ask(self.kept, self.session, self.place, message, editing, chosen or ChatSettings())
+
+    async def manage(self, do: str, chat_id: str = "", title: str = "", shelf: Shelf | None = None) -> Managed:
+        return await self.library.manage(self.kept, self.place, shelf or Shelf(), "", do, chat_id, title)
+
+
+@pytest.fixture
+def parts(settings: Settings) -> Iterator[Parts]:
+    with wire(settings, engine=ScriptedEngine(["Hello", " there"])) as parts:
+        yield parts
+
+
+@pytest.fixture
+async def page(parts: Parts) -> AsyncGenerator[Page]:
+    yield Page(parts)
+    await parts.jobs.close()
+
+
+class TestConversation:
+    async def test_a_message_makes_a_chat_and_the_answer_grows_into_it(self, page: Page) -> None:
+        views = await page.all(page.ask("Hello you"))
+        first = views[0]
+        assert (first.busy, first.message, first.earlier) == (True, "", "")
+        assert first.place is not None
+        assert first.place.title == "Hello you"
+        assert "Hello you" in (first.latest or "")
+        ended = [view for view in views if view.busy is False][-1]
+        assert "Hello there" in (ended.latest or "")
+        assert 'data-live="false"' in (ended.latest or "")
+        shown = await page.all(page.handlers.show(page.kept, "other page", Place(page.place.chat)))
+        assert "Hello there" in (shown[0].latest or "")
+        assert not shown[0].busy
+
+    async def test_an_empty_message_does_nothing(self, page: Page) -> None:
+        assert await page.all(page.ask("  \n ")) == []
+
+    async def test_the_settings_of_a_new_chat_go_with_its_first_message(self, page: Page, parts: Parts) -> None:
+        chosen = ChatSettings("Be kind.", HistoryChoice("direct", 500), CacheChoice("off"), SamplingParams(seed=7))
+        await page.all(page.ask("Hello", chosen=chosen))
+        user_id = Identities("key").user_of(page.kept) or ""
+        chat = (await parts.chats.conversation(user_id, page.place.chat)).chat
+        assert ChatSettings.of(chat) == chosen
+        await page.handlers.configure(page.kept, page.place, replace(chosen, system_prompt=None))
+        assert (await parts.chats.conversation(user_id, page.place.chat)).chat.system_prompt is None
+        shown = await page.all(page.handlers.show(page.kept, "p", Place(page.place.chat)))
+        assert shown[0].chosen == replace(chosen, system_prompt=None)
+
+    async def test_regenerate_and_edit_make_versions(self, page: Page) -> None:
+        await page.all(page.ask("one"))
+        await page.all(page.ask("two"))
+        first_leaf = page.place.leaf
+        await page.all(page.handlers.again(page.kept, page.session, page.place, first_leaf))
+        assert page.place.leaf != first_leaf
+        view = await page.handlers.as_is(page.kept, page.place)
+        assert ">2/2<" in (view.latest or "")
+        assert "one" in (view.earlier or "")
+
+        back = (await page.all(page.handlers.show(page.kept, page.session, Place(page.place.chat, first_leaf))))[0]
+        assert ">1/2<" in (back.latest or "")
+        assert page.place.leaf == first_leaf
+
+        await page.all(page.ask("two, said otherwise", editing=first_leaf))
+        view = await page.handlers.as_is(page.kept, page.place)
+        assert ">3/3<" in (view.latest or "")
+        assert "two, said otherwise" in (view.latest or "")
+
+    async def test_continue_follows_the_answer(self, page: Page) -> None:
+        await page.all(page.ask("one"))
+        leaf = page.place.leaf
+        await page.all(page.handlers.again(page.kept, page.session, page.place, leaf, on_with_it=True))
+        view = await page.handlers.as_is(page.kept, page.place)
+        assert "Continue exactly" in (view.latest or "")
+        assert leaf in (view.earlier or "")
+
+    async def test_a_thumb_and_its_reason_are_shown(self, page: Page) -> None:
+        await page.all(page.ask("one"))
+        view = await page.handlers.rate(page.kept, page.place, page.place.leaf, -1, None)
+        assert "What was wrong?" in (view.latest or "")
+        view = await page.handlers.rate(page.kept, page.place, page.place.leaf, -1, "Too long")
+        assert "Noted: Too long" in (view.latest or "")
+        view = await page.handlers.rate(page.kept, page.place, page.place.leaf, 1, None)
+        assert 'data-rating="1" aria-pressed="true"' in (view.latest or "")
+
+    async def test_a_long_chat_comes_by_page(self, page: Page) -> None:
+        for i in range(25):
+            await page.all(page.ask(f"message number {i}."))
+        view = (await page.all(page.handlers.show(page.kept, "p", Place(page.place.chat))))[0]
+        assert "(5 more)" in (view.earlier or "")
+        assert "message number 4." not in (view.earlier or "")
+        more = (await page.all(page.handlers.show(page.kept, "p", Place(page.place.chat, turns=60))))[0]
+        assert "message number 0." in (more.earlier or "")
+        assert "more)" not in (more.earlier or "")
+
+    async def test_looking_elsewhere_ends_what_was_followed(self, settings: Settings) -> None:
+        async def pause() -> None:
+            await asyncio.sleep(0.02)
+
+        with wire(settings, engine=ScriptedEngine(["word "] * 200, pause)) as parts:
+            page = Page(parts)
+            asking = page.ask("go")
+            page.take(await anext(asking))
+            await anext(asking)
+            assert "What would you like" in (
+                (await anext(page.handlers.show(page.kept, "page", Place("")))).latest or ""
+            )
+            assert [view async for view in asking] == [View()], (
+                "the answer left behind must not come back to the screen"
+            )
+            back = page.handlers.show(page.kept, "page", Place(page.place.chat))
+            assert (await anext(back)).busy, "the turn belongs to the server: it is still under way"
+            await page.handlers.stop(page.kept, page.place)
+            views = [view async for view in back]
+            assert "stopped" in "".join(view.latest or "" for view in views)
+            await parts.jobs.close()
+
+    async def test_a_refused_message_leaves_no_chat_behind(self, page: Page, parts: Parts) -> None:
+        for _ in range(parts.settings.queue_limit):
+            parts.jobs.take_slot()
+        with pytest.raises(Refused, match="under way"):
+            await page.all(page.ask("hello"))
+        for _ in range(parts.settings.queue_limit):
+            parts.jobs.free_slot()
+        listed = await page.library.listed(page.kept, Shelf(), "", "")
+        assert "will be listed here" in listed.html
+
+    async def test_what_is_not_there_says_so(self, page: Page, parts: Parts) -> None:
+        view = (await page.all(page.handlers.show(page.kept, "p", Place("nothing"))))[0]
+        assert "not here" in (view.latest or "")
+        with pytest.raises(Refused, match="no longer here"):
+            await page.handlers.as_is(page.kept, Place("nothing"))
+        await page.all(page.ask("mine"))
+        other = Page(parts)
+        view = (await other.all(other.handlers.show(other.kept, "p", Place(page.place.chat))))[0]
+        assert "not here" in (view.latest or ""), "another browser's chat"
+        with pytest.raises(Refused):
+            await other.library.rename(other.kept, page.place.chat, "stolen")
+
+    async def test_a_forged_identity_is_refused_everywhere(self, page: Page) -> None:
+        forged: Kept = {"token": "forged"}
+        for call in (
+            lambda: anext(page.handlers.show(forged, "p", Place(""))),
+            lambda: anext(page.handlers.ask(forged, "p", Place(), "hi", "", ChatSettings())),
+            lambda: page.handlers.stop(forged, Place("c")),
+            lambda: page.handlers.rate(forged, Place("c"), "t", 1, None),
+            lambda: page.handlers.configure(forged, Place("c"), ChatSettings()),
+            lambda: page.library.listed(forged, Shelf(), "", ""),
+            lambda: page.library.discard(forged, "c"),
+            lambda: page.library.restore(forged, "c"),
+            lambda: page.presets.names(forged),
+        ):
+            with pytest.raises(Refused, match="reload"):
+                await call()
+        assert page.handlers.identify(forged) != forged
+
+
+class TestList:
+    async def test_the_list_and_what_is_done_with_it(self, page: Page) -> None:
+        await page.all(page.ask("about apples"))
+        apples = page.place.chat
+        page.place = Place()
+        await page.all(page.ask("about pears"))
+        pears = page.place.chat
+        html = (await page.library.listed(page.kept, Shelf(), "", pears)).html
+        assert html.index(pears) < html.index(apples)
+        assert html.count('aria-current="page"') == 1
+
+        done = await page.manage("rename", apples, "  Red\nfruit ")
+        assert "Red fruit" in done.listed.html
+        assert done.changed == apples
+        with pytest.raises(Refused, match="at least one letter"):
+            await page.manage("rename", apples, " ")
+        assert "Pinned" in (await page.manage("pin", apples)).listed.html
+        assert "Pinned" not in (await page.manage("pin", apples)).listed.html
+
+        assert apples not in (await page.manage("archive", apples)).listed.html
+        archived = await page.manage("shelf")
+        assert apples in archived.listed.html
+        assert pears not in archived.listed.html
+        assert apples in (await page.manage("archive", apples, shelf=Shelf())).listed.html
+
+        done = await page.manage("discard", pears)
+        assert done.gone
+        assert "Undo" in done.notice
+        assert pears not in done.listed.html
+        assert pears in (await page.manage("undo", pears)).listed.html
+        with pytest.raises(Refused, match="no longer be brought back"):
+            await page.manage("undo", "never there")
+
+    async def test_search_marks_what_matched(self, page: Page) -> None:
+        await page.all(page.ask("about <b>apples</b> & pears"))
+        html = (await page.library.listed(page.kept, Shelf(), "APPLES", "")).html
+        assert "<mark>apples</mark>" in html
+        assert set(harm(html)) <= {f"a href=?chat={page.place.chat}", "mark", "small"}
+        assert "Nothing contains “&lt;i&gt;”" in (await page.library.listed(page.kept, Shelf(), "<i>", "")).html
+
+    def test_groups_by_date(self) -> None:
+        today = NOW.date()
+        names = [group_name(today - timedelta(days=days), today) for days in (-1, 0, 1, 6, 7, 29, 60)]
+        assert names == ["Today", "Today", "Yesterday", "Last 7 days", "Last 30 days", "Last 30 days", "March 2026"]
+        late = replace(CHAT, updated_at=NOW.replace(hour=23))
+        html = listing([late], False, Shelf(utc_offset_minutes=120), "", NOW.replace(day=21, hour=1))
+        assert "Today" in html, "in the browser's time zone it is the same day"
+
+    def test_more_are_on_request(self) -> None:
+        assert 'data-do="more"' in listing([CHAT], True, Shelf(), "", NOW)
+        assert 'data-do="more"' not in listing([CHAT], False, Shelf(), "", NOW)
+
+    @pytest.mark.parametrize("attack", ATTACKS)
+    def test_a_title_never_runs(self, attack: str) -> None:
+        chat = replace(CHAT, title=attack)
+        for html in (
+            listing([chat], False, Shelf(), "", NOW),
+            undo_notice(chat),
+            found([SearchHit(chat, None, attack, 0, len(attack))], attack, ""),
+        ):
+            assert set(harm(html)) <= {"a href=?chat=c", "mark"}
+
+    @pytest.mark.parametrize("text", ["", "{}", "[]", "nonsense", '{"chats": -5}', '{"chats": 1e9}', '{"chat": 7}'])
+    def test_what_a_browser_sends_is_not_trusted(self, text: str) -> None:
+        assert PAGE_CHATS <= Shelf.of(text).chats <= 10_000
+        assert Place.of(text).chat == ""
+
+
+class TestTurns:
+    def test_a_branch_goes_on_to_its_newest_turn(self) -> None:
+        turns = [turn("a"), turn("b", "a"), turn("c", "a"), turn("d", "b"), turn("e", "b")]
+        assert [t.turn_id for t in branch_to(turns, "").turns] == ["a", "b", "e"]
+        assert [t.turn_id for t in branch_to(turns, "c").turns] == ["a", "c"]
+        assert [t.turn_id for t in branch_to(turns, "d").turns] == ["a", "b", "d"]
+        assert [t.turn_id for t in branch_to(turns, "a").turns] == ["a", "c"]
+        assert branch_to(turns, "d").siblings == (("a",), ("b", "c"), ("d", "e"))
+        assert branch_to([], "x").turns == ()
+
+    def test_another_chat_begins_with_its_last_turns(self) -> None:
+        branch = branch_to([turn("a")], "")
+        assert place_in(Place("c", turns=90), CHAT, branch).turns == 90
+        assert place_in(Place("other", turns=90), CHAT, branch).turns == 20
+
+    @pytest.mark.parametrize("attack", ATTACKS)
+    def test_no_part_of_a_turn_runs(self, attack: str) -> None:
+        problem = Problem("urn:x", attack, 500, attack)
+        bad = turn("a", user_message=attack * 60, assistant_message=attack, error=problem, status="failed")
+        bad = replace(bad, feedback=Feedback(-1, attack))
+        worse = replace(bad, user_message=attack, feedback=Feedback(-1, None), assistant_message=f"<think>{attack}")
+        for each in (bad, worse):
+            html = conversation.latest(branch_to([each], ""))
+            assert set(harm(html)) <= {"article", "b", "details", "footer", "form", "i", "input", "summary", "textarea"}
+
+    def test_a_failed_turn_says_what_to_do(self) -> None:
+        for kind in ("interrupted", "engine-failed", "internal"):
+            problem = Problem(f"urn:chatlab:problem:{kind}", "It failed", 500, "Because.")
+            html = conversation.latest(branch_to([turn("a", status="failed", error=problem)], ""))
+            assert "egenerate" in html
+            assert 'data-do="regenerate"' in html
+
+    def test_reasoning_is_folded(self) -> None:
+        html = conversation.latest(branch_to([turn("a", assistant_message="<think>hm</think>So.")], ""))
+        assert '<details class="reasoning"><summary>Reasoning</summary>' in html
+        live = turn("a", assistant_message="<think>hm", status="running")
+        assert "Thinking…" in conversation.latest(branch_to([live], ""))
+
+    def test_continue_is_offered_where_it_makes_sense(self) -> None:
+        cut = turn("a", finish_reason="length")
+        assert 'data-do="continue"' in conversation.latest(branch_to([cut], ""))
+        assert 'data-do="continue"' not in conversation.latest(branch_to([turn("a")], ""))
+
+    def test_titles(self) -> None:
+        assert title_of("  Hello\nworld") == "Hello"
+        assert len(title_of("x" * 300)) == 60
+
+
+class TestPanel:
+    def test_settings_go_through_the_panel_unchanged(self) -> None:
+        full = ChatSettings(
+            "Be kind.",
+            HistoryChoice("direct", 900),
+            CacheChoice("global"),
+            SamplingParams(0.5, 0.9, 40, 100, ("END", "###"), 7, 1.1),
+        )
+        for chosen in (ChatSettings(), full):
+            assert chosen_from(values_of(chosen)) == chosen
+
+    def test_bad_values_name_the_field(self) -> None:
+        values = values_of(ChatSettings())
+        values[2] = 0
+        with pytest.raises(InvalidInput, match="budgetTokens"):
+            chosen_from(values)
+        values = values_of(ChatSettings())
+        values[5] = 9
+        with pytest.raises(InvalidInput, match="temperature"):
+            chosen_from(values)
+
+    async def test_presets(self, page: Page) -> None:
+        kind = ChatSettings("Be kind.")
+        assert await page.presets.keep(page.kept, " Kind ", kind) == "Kind"
+        assert await page.presets.names(page.kept) == ["Kind"]
+        assert await page.presets.chosen(page.kept, "Kind") == kind
+        await page.presets.drop(page.kept, "Kind")
+        assert await page.presets.names(page.kept) == []
+        with pytest.raises(Refused, match="The name"):
+            await page.presets.keep(page.kept, "", kind)
+        with pytest.raises(Refused, match="Choose a preset"):
+            await page.presets.chosen(page.kept, "Kind")
+
+
+class TestGuard:
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/gradio_api/file=/etc/passwd", "/gradio_api/upload", "/gradio_api/upload_progress",
+            "/gradio_api/proxy=http://x", "/gradio_api/stream/x", "/gradio_api/component_server",
+            "/gradio_api/run/predict", "/gradio_api/api/ask", "/gradio_api/runs", "/gradio_api/run-history/records",
+            "/gradio_api/deep_link", "/gradio_api/process_recording", "/gradio_api/vibe-code", "/gradio_api/dev/reload",
+            "/gradio_api/openapi.json", "/gradio_api/queue/status", "/gradio_api/custom_component/x/client/y/a.js",
+            "/gradio_api/file/x", "/gradio_api/", "/gradio_api", "/gradio_api/call/../upload", "/monitoring",
+            "/monitoring/summary", "/svelte/x.js", "/login", "/pwa_icon",
+        ],
+    )  # fmt: skip
+    def test_closed(self, path: str) -> None:
+        assert closed(path)
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/", "/config", "/assets/index.js", "/static/x.css", "/theme.css", "/favicon.ico", "/chat", "/v1/models",
+            "/gradio_api/info", "/gradio_api/queue/join", "/gradio_api/queue/data", "/gradio_api/call/ask",
+            "/gradio_api/call/v2/ask", "/gradio_api/call/ask/0123abc", "/gradio_api/cancel",
+        ],
+    )  # fmt: skip
+    def test_open(self, path: str) -> None:
+        assert not closed(path)
