@@ -1,4 +1,4 @@
-"""Notebook hygiene, a part of `make check`: a committed notebook is one clean run, top to bottom, of nobody's machine."""
+"""Notebook hygiene, a part of `make check`: a committed notebook is one clean run from the top, on nobody's machine."""
 
 import json
 import re
@@ -10,7 +10,9 @@ from typing import Any
 KERNEL = "python3"
 MAX_OUTPUT_BYTES = 200_000
 # Folders that are somebody's: home and temporary ones. A `~` or a relative path is nobody's.
-SOMEBODYS = re.compile(r"""(?<![\w.:/~-])(/(?:home|Users|root|tmp|var/folders|work|content|mnt)/[^\s"'<>\\]*|[A-Z]:\\\\?Users\\)""")
+SOMEBODYS = re.compile(
+    r"""(?<![\w.:/~-])(/(?:home|Users|root|tmp|var/folders|work|content|mnt)/[^\s"'<>\\]*|[A-Z]:\\\\?Users\\)"""
+)
 
 
 def faults(notebook: Mapping[str, Any]) -> Iterator[str]:

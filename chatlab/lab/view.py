@@ -47,7 +47,8 @@ def lab_html(facts: ModelFacts, data_dir: Path, closed: bool) -> str:
     """A lab: what answers, where, and where it is kept."""
     state = " · <strong>closed</strong>" if closed else ""
     what = f"{facts.model} ({facts.engine}) on {facts.device} · window of {facts.context_tokens} tokens · "
-    return f'<div class="chatlab"><strong>chatlab</strong> · {escape(what)}<code>{escape(str(data_dir))}</code>{state}</div>'
+    place = f"<code>{escape(str(data_dir))}</code>"
+    return f'<div class="chatlab"><strong>chatlab</strong> · {escape(what)}{place}{state}</div>'
 
 
 def facts_line(turn: Turn) -> str:
