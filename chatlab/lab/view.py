@@ -24,6 +24,8 @@ STYLE = """<style>
 .chatlab .facts td { text-align: left; vertical-align: top; padding: .1em 1em .1em 0; background: none }
 .chatlab .bar { display: flex; height: .7em; max-width: 30em; border-radius: 3px; overflow: hidden; background: #8882 }
 .chatlab .bar span { min-width: 2px }
+.chatlab .key { display: inline-block; width: .7em; height: .7em; border-radius: 2px }
+.chatlab table { color: inherit; font-size: inherit }
 .chatlab .system { background: #8a8fa3 } .chatlab .pinned { background: #7c5cbf }
 .chatlab .summary { background: #c58b1f } .chatlab .verbatim { background: #3b82c4 }
 .chatlab .retrieved { background: #2f9e77 } .chatlab .question { background: #d0568b }
@@ -39,7 +41,7 @@ def chat_html(chat: Chat, turns: Sequence[Turn]) -> str:
     """A chat: its newest branch, and how many turns are on others."""
     branch = path_to(turns, turns[-1].turn_id if turns else None)
     others = f" · {len(turns) - len(branch)} on other branches" if len(turns) > len(branch) else ""
-    head = f"{chat.title or 'Untitled chat'} · {chat.user_id} · {chat.history.strategy} · {len(branch)} turns{others}"
+    head = f"{chat.title or 'Untitled chat'} · {chat.user_id} · {chat.history.strategy} · {_turns(len(branch))}{others}"
     return f'{STYLE}<div class="chatlab"><p><strong>{escape(head)}</strong></p>{"".join(map(_turn, branch))}</div>'
 
 
@@ -115,12 +117,12 @@ def _prompt(prompt: PromptProvenance) -> str:
     """The strategy, and the parts of the prompt as a bar over its budget."""
     bar, legend = "", ""
     for part in prompt.parts:
-        turns = f" of {len(part.turn_ids)} turns" if part.kind in {"verbatim", "summary", "retrieved"} else ""
+        turns = f" of {_turns(len(part.turn_ids))}" if part.kind in {"verbatim", "summary", "retrieved"} else ""
         share = 100 * part.tokens / max(prompt.budget_tokens, prompt.prompt_tokens, 1)
-        bar += f'<span class="{escape(part.kind)}" style="width: {share:.2f}%"></span>'
-        legend += f" · {escape(part.kind)} {part.tokens}{turns}"
-    dropped = f" · left out {len(prompt.dropped_turn_ids)} turns" if prompt.dropped_turn_ids else ""
-    total = f"{escape(prompt.strategy)}: {prompt.prompt_tokens} of {prompt.budget_tokens} tokens"
+        bar += f'<span class="{part.kind}" style="width: {share:.2f}%"></span>'
+        legend += f' · <span class="key {part.kind}"></span> {part.kind} {part.tokens}{turns}'
+    dropped = f" · left out {_turns(len(prompt.dropped_turn_ids))}" if prompt.dropped_turn_ids else ""
+    total = f"{prompt.strategy}: {prompt.prompt_tokens} of {prompt.budget_tokens} tokens"
     return f'<div class="bar">{bar}</div>{total}{legend}{dropped}'
 
 
@@ -135,6 +137,10 @@ def _cache(provenance: Provenance) -> str:
         cache.reason,
     ]
     return escape(" · ".join(fact for fact in facts if fact))
+
+
+def _turns(n: int) -> str:
+    return "1 turn" if n == 1 else f"{n} turns"
 
 
 def _count(tokens: int | None) -> str:
