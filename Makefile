@@ -36,6 +36,7 @@ test-gpu: .venv/.installed-dev
 bench: .venv/.installed-dev
 	$(BIN)/python -m chatlab bench turn
 	$(BIN)/python -m chatlab bench store
+	$(BIN)/python -m chatlab bench browse
 
 # Tests of the page need a Chromium; Debian's is installed where that is possible.
 browser:

@@ -20,6 +20,7 @@ from chatlab.engines.base import Engine, GenerationRequest, Piece
 from chatlab.errors import ChatlabError, FieldError, InvalidInput, NotFound
 from chatlab.history import Prompt, PromptBuilder, PromptInput, stored_messages
 from chatlab.jobs import Job, Jobs
+from chatlab.library import UNDO_SECONDS, ChatLibrary
 from chatlab.messages import (
     CacheChoice,
     CacheProvenance,
@@ -42,9 +43,10 @@ from chatlab.messages import (
 from chatlab.partials import PartialTexts
 from chatlab.problems import INTERRUPTED, problem_of
 from chatlab.progress import Progress
-from chatlab.store import Page, Store
+from chatlab.store import Store
 from chatlab.store.recent import Conversation
 from chatlab.telemetry import Metrics
+from chatlab.titles import TitleWriter
 
 NEWEST = "\x00newest"  # no id of a turn: the API refuses NUL
 
@@ -58,6 +60,7 @@ class TurnRequest:
     Attributes:
         parent_turn_id: The turn it follows; None is a new root, `NEWEST` whatever came last.
         cache_bypass: Do not serve this answer from the cache.
+        entitle: The chat's provisional title: once the turn is done, the model may give a better one.
     """
 
     user_message: str
@@ -66,6 +69,7 @@ class TurnRequest:
     history: HistoryChoice | None = None
     cache: CacheChoice | None = None
     cache_bypass: bool = False
+    entitle: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +88,22 @@ class _Plan:
     turn: Turn
     prompt: Prompt
     params: SamplingParams
+    entitle: str | None
     started_at: float  # perf_counter when the request came in
 
 
-class ChatService:
+class ChatService(ChatLibrary):
     """Everything a user does with chats. Belongs to one event loop while turns are under way.
 
     Args:
         store: Open.
         jobs: Of this process.
         engine: Loaded.
-        metrics: Told of every turn that ended.
+        metrics: Told of every turn that ended, and of faults.
         clock: Later than everything stored.
         new_id: Unique ids.
         max_message_chars: Longest message taken.
+        undo_seconds: From discarding a chat to its end.
     """
 
     def __init__(
@@ -109,61 +115,27 @@ class ChatService:
         clock: Clock,
         new_id: Callable[[], str],
         max_message_chars: int,
+        undo_seconds: float = UNDO_SECONDS,
     ) -> None:
-        self._store = store
-        self._jobs = jobs
+        super().__init__(store, jobs, metrics, clock, new_id, undo_seconds)
         self._engine = engine
         self._prompts = PromptBuilder(engine)
-        self._metrics = metrics
         self._partials = PartialTexts(store, metrics)
-        self._clock = clock
-        self._new_id = new_id
+        self._titles = TitleWriter(engine, jobs, metrics)
         self._max_message_chars = max_message_chars
-        self._changing = asyncio.Lock()  # guards the settings of every chat
 
-    # Chats
-
-    async def create_chat(self, chat: Callable[[Chat], Chat], user_id: str) -> Chat:
-        """Store a new chat of a user.
-
-        Args:
-            chat: Fills in what the caller chose.
-            user_id: The owner.
-        """
-        now = self._clock()
-        made = chat(Chat(self._new_id(), user_id, None, now, now))
-        await self._store.add_chat(made)
-        return made
+    # Chats with their turns
 
     async def conversation(self, user_id: str, chat_id: str) -> Conversation:
         """A chat with all its turns, oldest first; a running turn with its text so far."""
         known = await self._store.conversation(user_id, chat_id)
         return replace(known, turns=tuple(self._as_of_now(turn) for turn in known.turns))
 
-    async def chats(self, user_id: str, limit: int, cursor: str | None = None, q: str | None = None) -> Page:
-        """A user's chats, newest first; see `Store.chats`."""
-        return await self._store.chats(user_id, limit, cursor, q)
-
-    async def change_chat(self, user_id: str, chat_id: str, change: Callable[[Chat], Chat]) -> Chat:
-        """Change a chat's settings or title."""
-        async with self._changing:  # read and write belong together: two changes at once must both count
-            known = await self._store.conversation(user_id, chat_id)
-            changed = replace(change(known.chat), updated_at=self._clock())
-            await self._store.change_chat(changed)
-        return changed
-
-    async def delete_chat(self, user_id: str, chat_id: str) -> None:
-        """Delete a chat and all that belongs to it; an answer under way is stopped first."""
+    async def titled(self, user_id: str, chat_id: str) -> Chat:
+        """A chat once no title is under way for it."""
         await self._store.conversation(user_id, chat_id)
-        while (running := self._jobs.of_chat(chat_id)) is not None:
-            await self._jobs.stop(running)
-        place = self._jobs.hold(chat_id)  # nothing starts in this chat while it goes
-        try:
-            await self._store.conversation(user_id, chat_id)  # another delete may have been first
-            await self._store.delete_chat(chat_id)
-            self._jobs.forget(chat_id)
-        finally:
-            self._jobs.release(place)
+        await self._titles.ended(chat_id)
+        return (await self._store.conversation(user_id, chat_id)).chat
 
     # A turn: server half
 
@@ -215,7 +187,7 @@ class ChatService:
         except BaseException:
             self._jobs.release(job)
             raise
-        plan = _Plan(turn, prompt, params, started_at)
+        plan = _Plan(turn, prompt, params, request.entitle, started_at)
         self._jobs.start(job, lambda job: self._answer(job, plan, stored))
         try:
             await asyncio.shield(stored)
@@ -263,6 +235,8 @@ class ChatService:
             problem = problem_of(error)
             turn = replace(turn, status="failed", error=problem)
         self._metrics.turn_ended(turn)
+        if turn.status == "done" and (entitle := plan.entitle) is not None:
+            self._titles.begin(turn, lambda title: self.replace_title(turn.user_id, turn.chat_id, entitle, title))
         job.log.append(DoneEvent(turn) if problem is None else ErrorEvent(turn, problem))
 
     async def _generate(self, job: Job, plan: _Plan, progress: Progress) -> None:
@@ -323,8 +297,8 @@ class ChatService:
         """
         known = await self._store.conversation(user_id, chat_id)
         turns = {turn.turn_id: turn for turn in known.turns}
-        turn = turns.get(turn_id)
-        if turn is None or turn.provenance.prompt is None:
+        turn = await self._store.turn(user_id, turn_id)  # with its recipe
+        if turn_id not in turns or turn.provenance.prompt is None:
             raise NotFound("prompt of turn", turn_id)
         facts = self._engine.facts
         messages = stored_messages(turn.prompt, turns, facts)

@@ -10,7 +10,7 @@ from chatlab.errors import ConfigError
 from chatlab.settings import load_settings, quieten_libraries
 from chatlab.telemetry import configure_logging
 
-BENCHMARKS = ("turn", "store")
+BENCHMARKS = ("turn", "store", "browse")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -189,10 +189,32 @@ class Chat:
     created_at: datetime
     updated_at: datetime
     pinned: bool = False
+    archived: bool = False
     system_prompt: str | None = None
     history: HistoryChoice = field(default_factory=HistoryChoice)
     cache: CacheChoice = field(default_factory=CacheChoice)
     params: SamplingParams = field(default_factory=SamplingParams)
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """Settings under a name, for new chats of one user."""
+
+    preset_id: str
+    user_id: str
+    name: str
+    system_prompt: str | None
+    history: HistoryChoice
+    cache: CacheChoice
+    params: SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """A person's verdict on an answer; `rating` is 1 or -1."""
+
+    rating: int
+    reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +232,8 @@ class Turn:
 
     `parent_turn_id` None is a root: turns form a tree, and the path from a root to a turn is one branch.
     `assistant_message` holds the partial text while the turn runs and after it was stopped or failed.
-    `prompt` is the recipe of what the model saw, empty until it was built.
+    `prompt` is the recipe of what the model saw, empty until it was built, and in the turns of a conversation: recipes
+    grow with the square of a chat's length, so they are read one at a time.
     """
 
     turn_id: str
@@ -227,6 +250,7 @@ class Turn:
     finish_reason: FinishReason | None = None
     provenance: Provenance = field(default_factory=Provenance)
     prompt: tuple[StoredMessage, ...] = ()
+    feedback: Feedback | None = None
 
     @property
     def live(self) -> bool:

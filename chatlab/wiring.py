@@ -58,6 +58,8 @@ def wire(settings: Settings, engine: Engine | None = None) -> Generator[Parts]:
         clock = Clock(store.latest_time())
         if interrupted := store.fail_live_turns(INTERRUPTED, clock()):
             log.warning("turns were interrupted when the last process ended", turns=interrupted)
+        if discarded := store.purge_discarded():
+            log.info("discarded chats were deleted", chats=discarded)
         engine = engine or make_engine(settings)
         embedder = Embedder(settings.embedder)
         try:

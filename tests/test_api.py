@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from chatlab.settings import Settings
-from chatlab.wiring import wire
+from chatlab.wiring import Parts, wire
 from tests.conftest import ScriptedEngine, api_client, ask, events, new_chat, text_of
 
 SLOW = " ".join(["slow"] * 400)
@@ -52,6 +52,7 @@ def test_a_chat_has_its_defaults(client: TestClient) -> None:
     assert chat["history"] == {"strategy": "truncate", "budgetTokens": None}
     assert chat["cache"] == {"scope": "user"}
     assert chat["pinned"] is False
+    assert chat["archived"] is False
     assert set(chat["params"].values()) == {None}
     assert chat["createdAt"] == chat["updatedAt"]
     assert chat["createdAt"].endswith("Z")
@@ -314,6 +315,40 @@ def test_feedback(client: TestClient, settings: Settings) -> None:
     assert client.post(path, json={"rating": -1, "reason": "wrong"}).status_code == 204
     assert client.post(path, json={"rating": 0}).status_code == 422
     assert client.post(f"/chat/{chat_id}/turns/nope/feedback", json={"rating": 1}).status_code == 404
+    verdict = {"rating": -1, "reason": "wrong"}
+    assert client.get(f"/completions/{turn_id}").json()["feedback"] == verdict
+    other = ask(client, chat_id, "unrated")[-1].data
+    assert other["feedback"] is None
+    turns = client.get(f"/chat/{chat_id}").json()["turns"]
+    assert [turn["feedback"] for turn in turns] == [verdict, None]
+
+
+def test_archived_and_pinned_chats_are_listed_apart(client: TestClient) -> None:
+    archived, pinned, plain = (new_chat(client) for _ in range(3))
+    assert client.patch(f"/chat/{archived}", json={"archived": True}).json()["archived"] is True
+    client.patch(f"/chat/{pinned}", json={"pinned": True})
+
+    def listed(**query: str) -> list[str]:
+        return [chat["chatID"] for chat in client.get("/chats", params=query).json()["chats"]]
+
+    assert set(listed()) == {archived, pinned, plain}
+    assert listed(archived="true") == [archived]
+    assert listed(archived="false") == [pinned, plain]
+    assert listed(archived="false", pinned="false") == [plain]
+    assert client.get("/chats", params={"archived": "maybe"}).status_code == 422
+    assert client.patch(f"/chat/{archived}", json={"archived": None}).status_code == 422
+    assert client.patch(f"/chat/{archived}", json={"archived": False}).json()["archived"] is False
+
+
+def test_a_discarded_chat_is_not_found(parts: Parts, client: TestClient) -> None:
+    chat_id = new_chat(client)
+    turn_id = ask(client, chat_id, "hello")[-1].data["turnID"]
+    assert client.portal is not None
+    client.portal.call(parts.chats.discard_chat, "local", chat_id)
+    for path in (f"/chat/{chat_id}", f"/completions/{turn_id}", f"/completions/{turn_id}/events"):
+        assert client.get(path).status_code == 404
+    assert client.delete(f"/chat/{chat_id}").status_code == 404
+    assert client.get("/chats").json()["chats"] == []
 
 
 def test_health_metrics_and_docs(client: TestClient) -> None:

@@ -19,6 +19,7 @@ USERS = ("ann", "bob", "local")
 OWNED: tuple[tuple[str, str, Any], ...] = (
     ("GET", "/chat/{chat}", None),
     ("PATCH", "/chat/{chat}", {"title": "mine now"}),
+    ("PATCH", "/chat/{chat}", {"archived": True}),
     ("DELETE", "/chat/{chat}", None),
     ("POST", "/chat/{chat}/completion", {"userMessage": "hello"}),
     ("POST", "/chat/{chat}/completion", {"userMessage": "hello", "stream": True}),

@@ -91,7 +91,8 @@ def test_a_conversation_from_python(tmp_path: Path) -> None:
         seen = chat.prompt(end.turn)
         assert [message["role"] for message in seen.messages] == ["system", "user", "assistant", "user"]
         assert seen.rendered is not None
-        chat.rate(turn, -1, "it only repeats")
+        chat.rate(turn, -1, "it only <repeats>")
+        assert "-1 it only &lt;repeats&gt;" in chat.turns[0]._repr_html_()
 
     with chatlab.open(tmp_path / "data", engine="echo") as lab:  # closed and opened again: all is there
         (found,) = lab.chats(user_id="ada")

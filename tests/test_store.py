@@ -16,6 +16,7 @@ from chatlab.clock import Clock
 from chatlab.errors import ConfigError, DataDirHeld, InvalidInput, NotFound
 from chatlab.messages import (
     Chat,
+    Feedback,
     Problem,
     PromptPart,
     PromptProvenance,
@@ -31,6 +32,8 @@ from chatlab.store import Store
 from chatlab.store.duckdb import FILE
 from chatlab.store.migrate import migrate, migrations
 from chatlab.store.recent import Conversation, RecentChats
+from chatlab.store.rows import CHAT_COLUMNS, TURN_COLUMNS, chat_row, turn_row
+from chatlab.store.statements import Statement
 
 clock = Clock()
 
@@ -74,7 +77,7 @@ async def test_everything_comes_back_as_it_was_stored(tmp_path: Path) -> None:
         in_memory = await store.conversation("u", "c")
     with Store(tmp_path) as store:
         from_disk = await store.conversation("u", "c")
-        assert from_disk.turns == (ended,)
+        assert from_disk.turns == (replace(ended, prompt=()),), "recipes are read one at a time"
         assert from_disk == in_memory
         assert from_disk.chat == replace(made, updated_at=ended.finished_at)
         assert await store.turn("u", "t1") == ended
@@ -229,6 +232,26 @@ def test_migrations_are_numbered_and_run_once(tmp_path: Path) -> None:
         connection.execute("INSERT INTO migrations VALUES (999, 'from the future')")
     with pytest.raises(ConfigError, match="newer chatlab"), Store(tmp_path):
         pass
+
+
+async def test_data_of_the_first_schema_is_read(tmp_path: Path) -> None:
+    made, ended = chat(), done(turn("t1"))
+    with duckdb.connect(tmp_path / FILE) as connection:
+        migrate(connection, migrations()[:1])
+        names = [name for name in CHAT_COLUMNS if name != "archived"]
+        values: dict[str, object] = dict(zip(CHAT_COLUMNS, chat_row(made), strict=True))
+        connection.execute(*Statement("insert", "chats", tuple(names)).render([tuple(values[n] for n in names)]))
+        connection.execute(*Statement("insert", "turns", TURN_COLUMNS).render([turn_row(ended)]))
+        connection.execute("INSERT INTO feedback VALUES ('t1', 'c', 'u', TIMESTAMP '2026-01-01', -1, 'bad')")
+    for _ in range(2):
+        with Store(tmp_path) as store:
+            known = await store.conversation("u", "c")
+            assert known.chat == replace(made, updated_at=ended.finished_at, archived=False)
+            assert known.turns == (replace(ended, prompt=(), feedback=Feedback(-1, "bad")),)
+            assert store.purge_discarded() == 0
+            await store.change_chat(replace(known.chat, archived=True))
+            await store.change_chat(replace(known.chat, archived=False))
+            assert await store.presets("u") == ()
 
 
 def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:

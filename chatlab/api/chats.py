@@ -10,7 +10,6 @@ from chatlab.api.parameters import ID, problems
 from chatlab.api.problems import problem_response, route_class
 from chatlab.api.schemas import ChatBody, ChatChange, ChatPage, ChatWithTurns, NewChat, TurnBody
 from chatlab.chat import ChatService
-from chatlab.errors import FieldError, InvalidInput
 from chatlab.messages import CacheChoice, Chat, HistoryChoice, SamplingParams
 from chatlab.settings import Settings
 
@@ -45,11 +44,11 @@ def chats_router(chats: ChatService, settings: Settings) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = DEFAULT_PAGE,
         cursor: Annotated[str | None, Query(max_length=200)] = None,
         q: Annotated[str | None, Query(max_length=MAX_QUERY_CHARS)] = None,
+        archived: bool | None = None,
+        pinned: bool | None = None,
     ) -> ChatPage:
         """The caller's chats, newest `updatedAt` first; `q` searches titles and messages."""
-        if q is not None and "\x00" in q:
-            raise InvalidInput(FieldError("q", "must not contain the NUL character"))
-        page = await chats.chats(user_id, limit, cursor, q)
+        page = await chats.chats(user_id, limit, cursor, q, archived, pinned)
         return ChatPage(chats=[ChatBody.of(chat) for chat in page.chats], next_cursor=page.next_cursor)
 
     @router.get("/chat/{chatID}", responses=problems(404, 422))

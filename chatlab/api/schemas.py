@@ -145,6 +145,7 @@ class ChatChange(NewChat):
     """Body of `PATCH /chat/{chatID}`: what is sent is changed, null resets it."""
 
     pinned: StrictBool = False
+    archived: StrictBool = False
 
     def apply(self, chat: Chat, default_scope: CacheScope) -> Chat:
         """The chat with what was sent."""
@@ -173,7 +174,7 @@ class NewTurn(Body):
     parent_turn_id: Text | None = None
 
 
-class Feedback(Body):
+class NewFeedback(Body):
     """Body of the feedback route."""
 
     rating: Literal[1, -1]
@@ -243,6 +244,7 @@ class ChatBody(Answer):
     created_at: datetime
     updated_at: datetime
     pinned: bool
+    archived: bool
     system_prompt: str | None
     history: HistoryAnswer
     cache: CacheAnswer
@@ -314,6 +316,13 @@ class ProvenanceBody(Answer):
     engine: str | None
 
 
+class FeedbackBody(Answer):
+    """A person's verdict on an answer."""
+
+    rating: Literal[1, -1]
+    reason: str | None
+
+
 class TurnBody(Answer):
     """A turn."""
 
@@ -330,6 +339,7 @@ class TurnBody(Answer):
     finished_at: datetime | None
     finish_reason: FinishReason | None
     provenance: ProvenanceBody
+    feedback: FeedbackBody | None
 
     @classmethod
     def of(cls, turn: Turn) -> Self:

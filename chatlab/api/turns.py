@@ -7,7 +7,7 @@ from fastapi import APIRouter, Header, Response
 from chatlab.api.identity import Caller
 from chatlab.api.parameters import ID, problems
 from chatlab.api.problems import problem_response, route_class
-from chatlab.api.schemas import Feedback, NewTurn, PromptBody, TurnBody
+from chatlab.api.schemas import NewFeedback, NewTurn, PromptBody, TurnBody
 from chatlab.api.sse import encode, stream_response
 from chatlab.chat import NEWEST, ChatService, TurnRequest
 from chatlab.messages import CacheChoice, Chat, SamplingParams
@@ -76,7 +76,7 @@ def turns_router(chats: ChatService, settings: Settings) -> APIRouter:
         return PromptBody.of(seen.messages, seen.rendered, seen.prompt_tokens)
 
     @router.post("/chat/{chatID}/turns/{turnID}/feedback", status_code=204, responses=problems(404, 413, 422))
-    async def rate_turn(user_id: Caller, chatID: ID, turnID: ID, body: Feedback) -> None:
+    async def rate_turn(user_id: Caller, chatID: ID, turnID: ID, body: NewFeedback) -> None:
         """Say whether an answer was good (1) or not (-1)."""
         await chats.rate(user_id, chatID, turnID, body.rating, body.reason)
 

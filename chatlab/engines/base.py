@@ -24,6 +24,7 @@ class ModelFacts:
         default_max_new_tokens: The answer's limit when the caller sets none.
         control_tokens: Strings that mean something to the template; text from people must not contain them.
         slots: Answers computed at the same time; more wait.
+        writes_titles: Whether it makes sense to ask it for the title of a conversation.
     """
 
     model: str
@@ -33,6 +34,7 @@ class ModelFacts:
     default_max_new_tokens: int
     control_tokens: tuple[str, ...] = ()
     slots: int = 1
+    writes_titles: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ class EchoEngine:
             context_tokens=context_tokens,
             default_max_new_tokens=context_tokens // 2,
             slots=SLOTS,
+            writes_titles=False,
         )
 
     @property

@@ -6,8 +6,9 @@ while, so that a client that lost its connection can resume exactly.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 from chatlab.errors import ChatBusy, QueueFull
 from chatlab.jobs.events import EventLog
@@ -58,6 +59,7 @@ class LocalJobs:
         self._by_turn: dict[str, Job] = {}
         self._finished: OrderedDict[str, Job] = OrderedDict()
         self._n_kept = 0
+        self._asides: set[asyncio.Task[None]] = set()
         self._extra = 0  # slots taken without a turn
         self._closed = False
 
@@ -127,6 +129,15 @@ class LocalJobs:
         """Give back what `take_slot` took."""
         self._extra -= 1
 
+    def aside(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run work beside the turns, which takes no place, until it ends or everything is closed."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._asides.add(task)
+        task.add_done_callback(self._asides.discard)
+        if self._closed:
+            task.cancel()
+        return task
+
     def find(self, user_id: str, turn_id: str) -> Job | None:
         """A user's job that is under way or lately finished."""
         job = self._by_turn.get(turn_id) or self._finished.get(turn_id)
@@ -156,6 +167,10 @@ class LocalJobs:
         """Interrupt everything under way and wait for it; nothing new is taken."""
         self._closed = True
         await asyncio.gather(*(job.cancel() for job in [*self._by_turn.values()]))
+        asides = [*self._asides]  # after the turns, whose ends begin some
+        for task in asides:
+            task.cancel()
+        await asyncio.gather(*asides, return_exceptions=True)
 
     def _check_room(self) -> None:
         if self._closed or self.n_live >= self._limit:

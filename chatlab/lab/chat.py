@@ -3,7 +3,7 @@
 from collections.abc import Generator, Sequence
 from typing import Literal
 
-from chatlab.api.schemas import Feedback, NewTurn
+from chatlab.api.schemas import NewFeedback, NewTurn
 from chatlab.chat import NEWEST, SeenPrompt
 from chatlab.lab.choices import Cache, History, Params, checked
 from chatlab.lab.following import Following
@@ -122,7 +122,7 @@ class LabChat:
 
     def rate(self, turn: Turn | str, rating: Literal[1, -1], reason: str | None = None) -> None:
         """Say whether an answer was good (1) or not (-1)."""
-        said = checked(Feedback, rating=rating, reason=reason)
+        said = checked(NewFeedback, rating=rating, reason=reason)
         self._thread.call(self._chats.rate(self.user_id, self.chat_id, _id_of(turn), said.rating, said.reason))
 
     def delete(self) -> None:

@@ -108,6 +108,7 @@ def _provenance(turn: Turn) -> str:
         "Tokens": " · ".join(f"{name} {count}" for name, count in tokens.items() if count is not None),
         "Cache": _cache(provenance),
         "Times": " · ".join(f"{name} {_ms(ms)}" for name, ms in times.items() if ms is not None),
+        "Rated": escape(f"{turn.feedback.rating:+d} {turn.feedback.reason or ''}") if turn.feedback else "",
     }
     cells = "".join(f"<tr><td>{name}</td><td>{content}</td></tr>" for name, content in rows.items() if content)
     return f'<table class="facts">{cells}</table>'

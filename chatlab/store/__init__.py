@@ -1,6 +1,7 @@
 """Where chats and turns are kept. `Store` is what the rest of chatlab is written against."""
 
+from chatlab.store.browse import SearchHit
 from chatlab.store.duckdb import DuckDBStore as Store
 from chatlab.store.rows import Page
 
-__all__ = ["Page", "Store"]
+__all__ = ["Page", "SearchHit", "Store"]

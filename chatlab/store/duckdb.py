@@ -1,4 +1,4 @@
-"""Chats and turns in a DuckDB file: one writer thread, a pool of reading threads, the chats in use in memory.
+"""Chats, turns and presets in a DuckDB file: one writer thread, a pool of reading threads, the chats in use in memory.
 
 Knows rows and owners, not prompts or answers. A method returns when its change is on disk. What a caller may see is
 decided here, once: every read takes the user's id, and what is not theirs is `NotFound`.
@@ -18,12 +18,14 @@ from typing import Self, TypeVar
 import duckdb
 
 from chatlab.errors import NotFound
-from chatlab.messages import LIVE, Chat, Problem, Turn
+from chatlab.messages import LIVE, Chat, Feedback, Preset, Problem, Turn
+from chatlab.store.browse import SearchHit, hit_from, list_query, search_query, select_chats
 from chatlab.store.lock import DataDirLock
 from chatlab.store.migrate import migrate, migrations
 from chatlab.store.recent import Conversation, RecentChats
 from chatlab.store.rows import (
     CHAT_COLUMNS,
+    PRESET_COLUMNS,
     TURN_COLUMNS,
     Page,
     chat_from,
@@ -31,6 +33,8 @@ from chatlab.store.rows import (
     cursor_of,
     from_db_time,
     place_of,
+    preset_from,
+    preset_row,
     problem_json,
     to_db_time,
     turn_from,
@@ -60,25 +64,22 @@ DELETE_CHAT = Statement("delete", "chats", ("chat_id",))
 DELETE_TURNS = Statement("delete", "turns", ("chat_id",))
 DELETE_FEEDBACK = Statement("delete", "feedback", ("chat_id",))
 UPSERT_FEEDBACK = Statement("upsert", "feedback", _FEEDBACK_COLUMNS)
+DISCARD_CHAT = Statement("update", "chats", ("chat_id", "discarded_at"))
+UPSERT_PRESET = Statement("upsert", "presets", PRESET_COLUMNS)
+DELETE_PRESET = Statement("delete", "presets", ("preset_id",))
 
-# A chat moves with its last turn; that time is not stored twice.
-_MOVED = """
-    SELECT chat_id, max(coalesce(finished_at, created_at)) AS moved_at FROM turns WHERE {where} GROUP BY chat_id
+_TURN_VALUES = ", ".join(f"turns.{name}" for name in TURN_COLUMNS)
+_WITHOUT_RECIPE = ", ".join("'[]' AS prompt" if name == "prompt" else f"turns.{name}" for name in TURN_COLUMNS)
+_WITH_FEEDBACK = "FROM turns LEFT JOIN feedback ON feedback.turn_id = turns.turn_id AND feedback.{key} = $1"
+SELECT_TURN = f"""
+    SELECT {_TURN_VALUES}, rating, reason {_WITH_FEEDBACK.format(key="turn_id")} WHERE turns.turn_id = $1
+    AND turns.chat_id NOT IN (SELECT chat_id FROM chats WHERE discarded_at IS NOT NULL)
 """
-_MOVED_COLUMNS = ", ".join(
-    "greatest(updated_at, moved_at) AS updated_at" if name == "updated_at" else f"chats.{name}" for name in CHAT_COLUMNS
-)
-
-
-def _select_chats(where: str) -> str:
-    """Chats with the time they last moved; `where` limits both the chats and the turns looked at."""
-    return f"""
-        SELECT {_MOVED_COLUMNS} FROM (SELECT * FROM chats WHERE {where}) chats
-        LEFT JOIN ({_MOVED.format(where=where)}) moved ON chats.chat_id = moved.chat_id
-    """
-
-
-SELECT_TURN = f"SELECT {', '.join(TURN_COLUMNS)} FROM turns"
+SELECT_TURNS = f"""
+    SELECT {_WITHOUT_RECIPE}, rating, reason {_WITH_FEEDBACK.format(key="chat_id")} WHERE turns.chat_id = $1
+    ORDER BY turns.created_at
+"""
+SELECT_PRESETS = f"SELECT {', '.join(PRESET_COLUMNS)} FROM presets WHERE user_id = $1"
 
 
 class DuckDBStore:
@@ -136,7 +137,15 @@ class DuckDBStore:
             raise NotFound("chat", chat_id)
         return found
 
-    async def chats(self, user_id: str, limit: int, cursor: str | None = None, q: str | None = None) -> Page:
+    async def chats(
+        self,
+        user_id: str,
+        limit: int,
+        cursor: str | None = None,
+        q: str | None = None,
+        archived: bool | None = None,
+        pinned: bool | None = None,
+    ) -> Page:
         """A user's chats, newest first.
 
         Args:
@@ -144,30 +153,24 @@ class DuckDBStore:
             limit: Most chats of the page.
             cursor: `next_cursor` of the page before.
             q: Only chats with this text in the title or a message, whatever its case.
+            archived: Only chats that are archived, or are not; None is both.
+            pinned: Only chats that are pinned, or are not; None is both.
 
         Raises:
             InvalidInput: The cursor is none of ours.
         """
-        where: list[str] = []
-        values: list[object] = [user_id]
-        if cursor is not None:
-            values += place_of(cursor)
-            where.append(f"(updated_at, chat_id) < (${len(values) - 1}, ${len(values)})")
-        if q:
-            values.append(f"%{_escape_like(q)}%")
-            like = f"ILIKE ${len(values)} ESCAPE '\\'"
-            where.append(
-                f"(title {like} OR chat_id IN (SELECT chat_id FROM turns WHERE user_id = $1 "
-                f"AND (user_message {like} OR assistant_message {like})))"
-            )
-        condition = f"WHERE {' AND '.join(where)}" if where else ""
-        sql = f"""
-            SELECT * FROM ({_select_chats("user_id = $1")}) {condition}
-            ORDER BY updated_at DESC, chat_id DESC LIMIT {limit + 1:d}
-        """
+        place = None if cursor is None else place_of(cursor)
+        sql, values = list_query(user_id, limit + 1, place, q, archived, pinned)
         rows = await self._read(lambda db: db.execute(sql, values).fetchall())
         chats = tuple(chat_from(row) for row in rows)
         return Page(chats[:limit], cursor_of(chats[limit - 1]) if len(chats) > limit else None)
+
+    async def search(self, user_id: str, q: str, limit: int, archived: bool | None = None) -> tuple[SearchHit, ...]:
+        """A user's chats with this text, newest first, each with where it is."""
+        sql, values = search_query(user_id, q, limit, archived)
+        return await self._read(
+            lambda db: tuple(hit_from(row, q) for row in db.execute(sql, values).fetchall())  # long texts: off the loop
+        )
 
     async def change_chat(self, chat: Chat) -> None:
         """Store a chat's settings and title."""
@@ -181,9 +184,47 @@ class DuckDBStore:
         """Delete a chat and everything that belongs to it."""
         await self._write(
             chat_id,
-            *((statement, (chat_id,)) for statement in (DELETE_TURNS, DELETE_FEEDBACK, DELETE_CHAT)),
+            *_deletion(chat_id),
             committed=lambda: self._recent.change(chat_id, lambda known: None),
         )
+
+    async def discard_chat(self, chat_id: str, at: datetime) -> None:
+        """Hide a chat and everything that belongs to it until it is restored or purged."""
+        await self._write(
+            chat_id,
+            (DISCARD_CHAT, (chat_id, to_db_time(at))),
+            committed=lambda: self._recent.change(chat_id, lambda known: None),
+        )
+
+    async def restore_chat(self, user_id: str, chat_id: str) -> None:
+        """Show a discarded chat again.
+
+        Raises:
+            NotFound: There is no such discarded chat of this user.
+        """
+        sql = "SELECT chat_id FROM chats WHERE chat_id = $1 AND user_id = $2 AND discarded_at IS NOT NULL"
+        if not await self._read(lambda db: db.execute(sql, [chat_id, user_id]).fetchall()):
+            raise NotFound("chat", chat_id)
+        await self._write(
+            chat_id,
+            (DISCARD_CHAT, (chat_id, None)),
+            committed=lambda: self._recent.change(chat_id, lambda known: None),
+        )
+
+    # Presets
+
+    async def presets(self, user_id: str) -> tuple[Preset, ...]:
+        """A user's presets by name."""
+        rows = await self._read(lambda db: db.execute(SELECT_PRESETS, [user_id]).fetchall())
+        return tuple(sorted(map(preset_from, rows), key=lambda preset: (preset.name.casefold(), preset.name)))
+
+    async def save_preset(self, preset: Preset) -> None:
+        """Store a preset; one with the same id is replaced."""
+        await self._write(preset.preset_id, (UPSERT_PRESET, preset_row(preset)))
+
+    async def delete_preset(self, preset_id: str) -> None:
+        """Delete a preset."""
+        await self._write(preset_id, (DELETE_PRESET, (preset_id,)))
 
     # Turns
 
@@ -201,7 +242,7 @@ class DuckDBStore:
         Raises:
             NotFound: There is no such turn of this user.
         """
-        rows = await self._read(lambda db: db.execute(f"{SELECT_TURN} WHERE turn_id = $1", [turn_id]).fetchall())
+        rows = await self._read(lambda db: db.execute(SELECT_TURN, [turn_id]).fetchall())
         if not rows or (turn := turn_from(rows[0])).user_id != user_id:
             raise NotFound("turn", turn_id)
         return turn
@@ -225,7 +266,12 @@ class DuckDBStore:
     async def rate(self, turn: Turn, rating: int, reason: str | None, at: datetime) -> None:
         """Store a person's verdict on a turn; a later one replaces it."""
         row = (turn.turn_id, turn.chat_id, turn.user_id, to_db_time(at), rating, reason)
-        await self._write(turn.chat_id, (UPSERT_FEEDBACK, row))
+        feedback = Feedback(rating, reason)
+        await self._write(
+            turn.chat_id,
+            (UPSERT_FEEDBACK, row),
+            committed=lambda: self._recent.change(turn.chat_id, lambda known: _rated(known, turn.turn_id, feedback)),
+        )
 
     # Start
 
@@ -242,9 +288,18 @@ class DuckDBStore:
             Change(chat_id, [(FAIL_TURN, (turn_id, "failed", problem_json(problem), to_db_time(at)))])
             for turn_id, chat_id in live.fetchall()
         ]
-        for done in [self._writer.submit(change) for change in changes]:
-            done.result()
+        self._write_now(changes)
         return len(changes)
+
+    def purge_discarded(self) -> int:
+        """Delete the chats that an earlier process discarded and did not come to delete. Blocks.
+
+        Returns:
+            How many there were.
+        """
+        rows = self._cursor().execute("SELECT chat_id FROM chats WHERE discarded_at IS NOT NULL").fetchall()
+        self._write_now([Change(chat_id, _deletion(chat_id)) for (chat_id,) in rows])
+        return len(rows)
 
     def latest_time(self) -> datetime | None:
         """The latest time stored; new times must be later. Blocks."""
@@ -264,11 +319,11 @@ class DuckDBStore:
 
     def _load(self, cursor: duckdb.DuckDBPyConnection, chat_id: str) -> Conversation | None:
         token = self._recent.loading(chat_id)
-        rows = cursor.execute(_select_chats("chat_id = $1"), [chat_id]).fetchall()
+        rows = cursor.execute(select_chats("chat_id = $1"), [chat_id]).fetchall()
         if not rows:
             self._recent.loaded(chat_id, token, None)
             return None
-        turns = cursor.execute(f"{SELECT_TURN} WHERE chat_id = $1 ORDER BY created_at", [chat_id]).fetchall()
+        turns = cursor.execute(SELECT_TURNS, [chat_id]).fetchall()
         conversation = Conversation(chat_from(rows[0]), tuple(turn_from(row) for row in turns))
         self._recent.loaded(chat_id, token, conversation)
         return conversation
@@ -277,6 +332,10 @@ class DuckDBStore:
         self, key: str, *rows: tuple[Statement, Row], committed: Callable[[], None] = lambda: None
     ) -> None:
         await asyncio.wrap_future(self._writer.submit(Change(key, rows, committed)))
+
+    def _write_now(self, changes: Sequence[Change]) -> None:
+        for done in [self._writer.submit(change) for change in changes]:
+            done.result()
 
     async def _read(self, query: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._readers, lambda: query(self._cursor()))
@@ -291,22 +350,29 @@ class DuckDBStore:
 def _with_turn(known: Conversation, turn: Turn) -> Conversation:
     if any(other.turn_id == turn.turn_id for other in known.turns):  # loaded from disk right after the commit
         return known
-    return Conversation(
-        replace(known.chat, updated_at=max(known.chat.updated_at, turn.created_at)), (*known.turns, turn)
-    )
+    moved_at = max(known.chat.updated_at, turn.created_at)
+    return Conversation(replace(known.chat, updated_at=moved_at), (*known.turns, replace(turn, prompt=())))
 
 
 def _finished(known: Conversation, turn: Turn) -> Conversation:
-    turns = tuple(turn if other.turn_id == turn.turn_id else other for other in known.turns)
     moved_at = max(known.chat.updated_at, turn.finished_at or turn.created_at)
-    return Conversation(replace(known.chat, updated_at=moved_at), turns)
+    changed = _changed(known, turn.turn_id, lambda begun: replace(turn, prompt=(), feedback=begun.feedback))
+    return replace(changed, chat=replace(known.chat, updated_at=moved_at))
+
+
+def _rated(known: Conversation, turn_id: str, feedback: Feedback) -> Conversation:
+    return _changed(known, turn_id, lambda turn: replace(turn, feedback=feedback))
+
+
+def _changed(known: Conversation, turn_id: str, change: Callable[[Turn], Turn]) -> Conversation:
+    return replace(known, turns=tuple(change(turn) if turn.turn_id == turn_id else turn for turn in known.turns))
+
+
+def _deletion(chat_id: str) -> list[tuple[Statement, Row]]:
+    return [(statement, (chat_id,)) for statement in (DELETE_TURNS, DELETE_FEEDBACK, DELETE_CHAT)]
 
 
 def _pick(wanted: Sequence[str], columns: Sequence[str], row: Row) -> Row:
     """The wanted columns of a row."""
     values = dict(zip(columns, row, strict=True))
     return tuple(values[name] for name in wanted)
-
-
-def _escape_like(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

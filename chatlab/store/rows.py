@@ -1,4 +1,4 @@
-"""Chats and turns as table rows and back. Nested values are JSON; times are UTC without a zone."""
+"""Chats, turns and presets as table rows and back. Nested values are JSON; times are UTC without a zone."""
 
 import base64
 import binascii
@@ -13,7 +13,9 @@ from chatlab.errors import FieldError, InvalidInput
 from chatlab.messages import (
     CacheChoice,
     Chat,
+    Feedback,
     HistoryChoice,
+    Preset,
     Problem,
     Provenance,
     SamplingParams,
@@ -22,8 +24,10 @@ from chatlab.messages import (
 )
 
 CHAT_COLUMNS = (
-    "chat_id", "user_id", "title", "created_at", "updated_at", "pinned", "system_prompt", "history", "cache", "params",
+    "chat_id", "user_id", "title", "created_at", "updated_at", "pinned", "archived", "system_prompt", "history",
+    "cache", "params",
 )  # fmt: skip
+PRESET_COLUMNS = ("preset_id", "user_id", "name", "system_prompt", "history", "cache", "params")
 TURN_COLUMNS = (
     "turn_id", "chat_id", "user_id", "parent_turn_id", "user_message", "created_at", "assistant_message", "status",
     "source", "error", "finished_at", "finish_reason", "provenance", "prompt",
@@ -68,6 +72,7 @@ def chat_row(chat: Chat) -> tuple[Any, ...]:
         to_db_time(chat.created_at),
         to_db_time(chat.updated_at),
         chat.pinned,
+        chat.archived,
         chat.system_prompt,
         _dump(_history, chat.history),
         _dump(_cache, chat.cache),
@@ -84,10 +89,37 @@ def chat_from(row: Sequence[Any]) -> Chat:
         created_at=from_db_time(row[3]),
         updated_at=from_db_time(row[4]),
         pinned=row[5],
-        system_prompt=row[6],
-        history=_history.validate_json(row[7]),
-        cache=_cache.validate_json(row[8]),
-        params=_params.validate_json(row[9]),
+        archived=row[6],
+        system_prompt=row[7],
+        history=_history.validate_json(row[8]),
+        cache=_cache.validate_json(row[9]),
+        params=_params.validate_json(row[10]),
+    )
+
+
+def preset_row(preset: Preset) -> tuple[Any, ...]:
+    """In the order of PRESET_COLUMNS."""
+    return (
+        preset.preset_id,
+        preset.user_id,
+        preset.name,
+        preset.system_prompt,
+        _dump(_history, preset.history),
+        _dump(_cache, preset.cache),
+        _dump(_params, preset.params),
+    )
+
+
+def preset_from(row: Sequence[Any]) -> Preset:
+    """From the order of PRESET_COLUMNS."""
+    return Preset(
+        preset_id=row[0],
+        user_id=row[1],
+        name=row[2],
+        system_prompt=row[3],
+        history=_history.validate_json(row[4]),
+        cache=_cache.validate_json(row[5]),
+        params=_params.validate_json(row[6]),
     )
 
 
@@ -112,7 +144,8 @@ def turn_row(turn: Turn) -> tuple[Any, ...]:
 
 
 def turn_from(row: Sequence[Any]) -> Turn:
-    """From the order of TURN_COLUMNS."""
+    """From the order of TURN_COLUMNS, then perhaps the rating and the reason of a verdict."""
+    rating, reason = (*row[len(TURN_COLUMNS) :], None, None)[:2]
     return Turn(
         turn_id=row[0],
         chat_id=row[1],
@@ -128,6 +161,7 @@ def turn_from(row: Sequence[Any]) -> Turn:
         finish_reason=row[11],
         provenance=_provenance.validate_json(row[12]),
         prompt=_prompt.validate_json(row[13]),
+        feedback=None if rating is None else Feedback(rating, reason),
     )
 
 

@@ -15,7 +15,9 @@ SQL_TYPES = {
     "created_at": "TIMESTAMP",
     "updated_at": "TIMESTAMP",
     "finished_at": "TIMESTAMP",
+    "discarded_at": "TIMESTAMP",
     "pinned": "BOOLEAN",
+    "archived": "BOOLEAN",
     "rating": "INTEGER",
 }
 
