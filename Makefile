@@ -14,12 +14,14 @@ run: .venv/.installed
 
 test: .venv/.installed-dev browser check
 	$(BIN)/python -m pytest -m "not gpu and not slow"
+	PYTHONPATH=$(CURDIR) $(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks
 
 check: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
+	$(BIN)/python tools/notebooks.py notebooks/*.ipynb
 
 format: .venv/.installed-dev
 	$(BIN)/ruff format .

@@ -9,8 +9,9 @@
     ├── EngineError        the engine failed while answering (502)
     └── ConfigError        a setting is wrong; raised at start, naming the variable
         ├── ModelUnavailable
-        └── DataDirHeld    another process has the data dir open
+        └── DataDirHeld    the data dir is open already
 
+`chatlab.lab.TurnFailed`, which carries a turn, belongs to it, too.
 The HTTP status of an error is decided in `chatlab.api.problems`, the words a person reads in `chatlab.ui`.
 """
 
@@ -86,4 +87,4 @@ class ModelUnavailable(ConfigError):
 
 
 class DataDirHeld(ConfigError):
-    """Another process has the data dir open; the message names it."""
+    """The data dir is open already; the message names the process."""

@@ -12,6 +12,7 @@ from types import FrameType
 
 import gradio as gr
 import structlog
+import uvicorn
 
 from chatlab.api import install
 from chatlab.errors import ConfigError
@@ -20,6 +21,8 @@ from chatlab.ui import Guard, build_ui, css, theme
 from chatlab.wiring import Parts, wire
 
 STOP_SECONDS = 20.0
+LEAVE_SECONDS = 1  # open pages hold a connection for as long as they are open
+LOOPBACK = "127.0.0.1"
 WEB_THREADS = 40
 MAX_FILE_BYTES = 1  # the page takes no files, and the upload route would take them from anyone
 # The loop, the writer and the generation thread hand over often; with the default of 5 ms each waits for the others.
@@ -73,6 +76,35 @@ def serving(settings: Settings) -> Generator[str]:
             # Streams end with their jobs; only then can the server, which waits for streams.
             asyncio.run_coroutine_threadsafe(parts.jobs.close(), loops[0]).result(STOP_SECONDS)
             app.get_blocks().close(verbose=False)
+
+
+@asynccontextmanager
+async def listening(parts: Parts, port: int) -> AsyncGenerator[int]:
+    """Serve open parts on the running event loop, which must be theirs, and on loopback only; gives the port.
+
+    Args:
+        parts: They stay open afterwards, and answers under way go on.
+        port: To listen on; 0 takes a free one.
+
+    Raises:
+        ConfigError: The port is taken.
+    """
+    try:
+        listener = socket.create_server((LOOPBACK, port))
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"port={port}: cannot listen there; choose another one, or 0 for any ({error})") from error
+    with listener:
+        app = build_server(parts)  # here: in a thread without a loop, Gradio makes loops and leaves them open
+        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=LEAVE_SECONDS)
+        server = uvicorn.Server(config)
+        running = asyncio.create_task(server.serve([listener]), name="page")
+        while not server.started and not running.done():
+            await asyncio.sleep(0.01)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await running
 
 
 def build_server(parts: Parts) -> gr.Server:

@@ -132,7 +132,8 @@ def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
 
 
 def quieten_libraries() -> None:
-    """Keep libraries from reporting usage or looking for updates; must come before they are imported."""
+    """Keep libraries from reporting usage, looking for updates, or asking for others; to be called before they load."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm in a notebook without ipywidgets

@@ -35,7 +35,7 @@ def turns_router(chats: ChatService, settings: Settings) -> APIRouter:
     ) -> Response:
         """Send a message and get its answer: as a turn, as events, or later."""
         known = await chats.conversation(user_id, chatID)
-        turn = await chats.begin(user_id, chatID, _turn_request(body, known.chat))
+        turn = await chats.begin(user_id, chatID, turn_request(body, known.chat))
         location = {"Location": f"/completions/{turn.turn_id}"}
         if _asks_for_async(prefer):
             return _json(TurnBody.of(turn), 202, {**location, "Preference-Applied": "respond-async"})
@@ -83,7 +83,8 @@ def turns_router(chats: ChatService, settings: Settings) -> APIRouter:
     return router
 
 
-def _turn_request(body: NewTurn, chat: Chat) -> TurnRequest:
+def turn_request(body: NewTurn, chat: Chat) -> TurnRequest:
+    """A checked body as the package's value; what it leaves out of `history` is the chat's."""
     return TurnRequest(
         user_message=body.user_message,
         parent_turn_id=body.parent_turn_id if "parent_turn_id" in body.model_fields_set else NEWEST,

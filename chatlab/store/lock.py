@@ -34,7 +34,7 @@ class DataDirLock:
             self._lock.acquire()
         except Timeout:
             raise DataDirHeld(
-                f"the data dir {self._data_dir} is held by {self._holder()}. Stop it, ask it over HTTP, "
+                f"the data dir {self._data_dir} is {self._holder()}, "
                 "or choose another folder with CHATLAB_DATA_DIR or --data-dir."
             ) from None
         note = {"pid": os.getpid(), "command": " ".join(sys.argv), "since": datetime.now(UTC).isoformat("T", "seconds")}
@@ -50,6 +50,10 @@ class DataDirLock:
     def _holder(self) -> str:
         try:
             note = json.loads((self._data_dir / HOLDER_FILE).read_text())
-            return f"process {note['pid']} ({note['command']}, since {note['since']})"
+            if note["pid"] == os.getpid():
+                return "open in this process already: close what opened it"
+            return (
+                f"held by process {note['pid']} ({note['command']}, since {note['since']}): stop it, ask it over HTTP"
+            )
         except (OSError, ValueError, KeyError):
-            return "another process"
+            return "held by another process: stop it, ask it over HTTP"
