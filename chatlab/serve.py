@@ -16,7 +16,7 @@ import structlog
 from chatlab.api import install
 from chatlab.errors import ConfigError
 from chatlab.settings import Settings, variable
-from chatlab.ui import CSS, build_ui
+from chatlab.ui import CSS, Visitors, build_ui
 from chatlab.wiring import Parts, wire
 
 STOP_SECONDS = 20.0
@@ -46,7 +46,7 @@ def serving(settings: Settings) -> Generator[str]:
             loops.append(asyncio.get_running_loop())
             yield
 
-        server = build_server(parts)
+        server, ui = build_server(parts)
         try:
             app, _, _ = server.launch(
                 server_name=settings.host,
@@ -64,6 +64,7 @@ def serving(settings: Settings) -> Generator[str]:
                 f"{variable('port')}={port}: cannot listen there. Another program has the port: stop it, or choose "
                 f"another one ({error})"
             ) from error
+        ui.server = app.get_blocks().server  # a mounted page has none; see `Visitors`
         facts = parts.engine.facts
         address = f"http://{settings.host}:{port}"
         log.info("listening", url=address, model=facts.model, device=facts.device, engine=facts.engine)
@@ -75,15 +76,17 @@ def serving(settings: Settings) -> Generator[str]:
             app.get_blocks().close(verbose=False)
 
 
-def build_server(parts: Parts) -> gr.Server:
-    """The API and the page in one app. `gr.Server` launches both and tells Hugging Face Spaces."""
+def build_server(parts: Parts) -> tuple[gr.Server, gr.Blocks]:
+    """The API and the page in one app, and the page. `gr.Server` launches both and tells Hugging Face Spaces."""
     server = gr.Server(title="chatlab", docs_url=None, redoc_url=None, openapi_url=None)
     install(server, parts)
     ui = build_ui(parts)
     gr.mount_gradio_app(
         server, ui, path="/", run_history=False, footer_links=[], css=CSS, ssr_mode=False, max_file_size=MAX_FILE_BYTES
     )
-    return server
+    if parts.settings.on_zero_gpu:
+        server.add_middleware(Visitors, ui=ui)
+    return server, ui
 
 
 def serve(settings: Settings) -> None:

@@ -6,9 +6,10 @@ from chatlab.ui.handlers import PageHandlers
 from chatlab.ui.identity import Identities
 from chatlab.ui.page import CSS
 from chatlab.ui.page import build_ui as build_page
+from chatlab.ui.visitors import Visitors
 from chatlab.wiring import Parts
 
-__all__ = ["CSS", "build_ui"]
+__all__ = ["CSS", "Visitors", "build_ui"]
 
 
 def build_ui(parts: Parts) -> gr.Blocks:

@@ -9,6 +9,7 @@ from chatlab.settings import Settings
 from chatlab.ui.handlers import Kept, PageHandlers, Refused, View, Watch
 
 STORAGE_KEY = "chatlab"
+MAX_WAITING_EVENTS = 10_000  # of all pages; on ZeroGPU Gradio's own limit would be 1
 PLACEHOLDER = "### What would you like to know?\nEach answer shows where it came from and what it cost."
 CSS = """
 .gradio-container small { color: var(--body-text-color-subdued); }
@@ -98,7 +99,7 @@ def build_ui(handlers: PageHandlers, storage_secret: str, settings: Settings) ->
         new.click(begin_anew, [browser, watch], outputs, **quiet)
         stop.click(handlers.stop, [browser, chat_id], None, queue=False, **quiet)
         chat_id.change(remember, [browser, chat_id], [browser], queue=False, **quiet)
-    return ui
+    return ui.queue(max_size=MAX_WAITING_EVENTS)
 
 
 def _updates(view: View) -> Updates:
