@@ -219,7 +219,7 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
             server.kill()
 
 
-# What the platform's image and its documentation of "helper environment variables" name. No port is among them.
+# The documented "helper environment variables", and what the image of Gradio Spaces is known to set.
 SPACE_VARIABLES = {
     "SYSTEM": "spaces",
     "SPACE_ID": "ann/chatlab",
