@@ -1,4 +1,7 @@
-"""What Hugging Face Spaces runs, and `python app.py` anywhere: settings, wiring, app, launch."""
+"""What Hugging Face Spaces runs, and `python app.py` anywhere: settings, wiring, app, launch.
+
+On ZeroGPU `chatlab.cli` imports `spaces` before torch and Gradio, and `chatlab.engines.zerogpu` uses `spaces.GPU`.
+"""
 
 import sys
 

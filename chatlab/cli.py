@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chatlab.errors import ConfigError
-from chatlab.settings import load_settings, quieten_libraries
+from chatlab.settings import import_spaces, load_settings, quieten_libraries
 from chatlab.telemetry import configure_logging
 
 BENCHMARKS = ("turn", "store", "browse")
@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _bench(given.subject, given.json)
         settings = load_settings({"host": given.host, "port": given.port, "data_dir": given.data_dir})
         configure_logging(settings.log_level, settings.log_json)
+        if settings.on_zero_gpu:
+            import_spaces()
         from chatlab.serve import serve  # takes seconds: not for --help
 
         serve(settings)

@@ -17,7 +17,7 @@ import uvicorn
 from chatlab.api import install
 from chatlab.errors import ConfigError
 from chatlab.settings import Settings, variable
-from chatlab.ui import Guard, build_ui, css, theme
+from chatlab.ui import Guard, Visitors, build_ui, css, theme
 from chatlab.wiring import Parts, wire
 
 STOP_SECONDS = 20.0
@@ -49,7 +49,7 @@ def serving(settings: Settings) -> Generator[str]:
             loops.append(asyncio.get_running_loop())
             yield
 
-        server = build_server(parts)
+        server, ui = build_server(parts)
         try:
             app, _, _ = server.launch(
                 server_name=settings.host,
@@ -67,6 +67,7 @@ def serving(settings: Settings) -> Generator[str]:
                 f"{variable('port')}={port}: cannot listen there. Another program has the port: stop it, or choose "
                 f"another one ({error})"
             ) from error
+        ui.server = app.get_blocks().server  # a mounted page has none; see `Visitors`
         facts = parts.engine.facts
         address = f"http://{settings.host}:{port}"
         log.info("listening", url=address, model=facts.model, device=facts.device, engine=facts.engine)
@@ -94,7 +95,7 @@ async def listening(parts: Parts, port: int) -> AsyncGenerator[int]:
     except (OSError, OverflowError) as error:
         raise ConfigError(f"port={port}: cannot listen there; choose another one, or 0 for any ({error})") from error
     with listener:
-        app = build_server(parts)  # here: in a thread without a loop, Gradio makes loops and leaves them open
+        app, _ = build_server(parts)  # here: in a thread without a loop, Gradio makes loops and leaves them open
         config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=LEAVE_SECONDS)
         server = uvicorn.Server(config)
         running = asyncio.create_task(server.serve([listener]), name="page")
@@ -107,8 +108,8 @@ async def listening(parts: Parts, port: int) -> AsyncGenerator[int]:
             await running
 
 
-def build_server(parts: Parts) -> gr.Server:
-    """The API and the page in one app. `gr.Server` launches both and tells Hugging Face Spaces."""
+def build_server(parts: Parts) -> tuple[gr.Server, gr.Blocks]:
+    """The API and the page in one app, and the page. `gr.Server` launches both and tells Hugging Face Spaces."""
     server = gr.Server(title="chatlab", docs_url=None, redoc_url=None, openapi_url=None)
     install(server, parts)
     ui = build_ui(parts)
@@ -123,8 +124,9 @@ def build_server(parts: Parts) -> gr.Server:
         ssr_mode=False,
         max_file_size=MAX_FILE_BYTES,
     )
+    server.add_middleware(Visitors, ui=ui)
     server.add_middleware(Guard)
-    return server
+    return server, ui
 
 
 def serve(settings: Settings) -> None:

@@ -3,7 +3,9 @@
 This is the only file that reads the environment. A wrong value ends the start with the variable's name.
 """
 
+import importlib
 import os
+import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,8 +27,18 @@ TOML_FILE = "chatlab.toml"
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
+DATA_DIR = Path(".chatlab")
+
+
 def _on_spaces() -> bool:
     return "SPACE_ID" in os.environ
+
+
+def _data_dir(here: Path = Path()) -> Path:
+    """`.chatlab`. On Spaces, where it goes with every restart, the temporary folder if that cannot be written."""
+    if not _on_spaces() or os.access(here / DATA_DIR if (here / DATA_DIR).exists() else here, os.W_OK | os.X_OK):
+        return DATA_DIR
+    return Path(tempfile.gettempdir()) / "chatlab"
 
 
 class Settings(BaseSettings):
@@ -39,7 +51,7 @@ class Settings(BaseSettings):
         description="Address to listen on; 127.0.0.1, and 0.0.0.0 on Hugging Face Spaces.",
     )
     port: int = Field(default=7860, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    data_dir: Path = Field(default=Path(".chatlab"), description="Folder of everything stored; one process opens it.")
+    data_dir: Path = Field(default_factory=_data_dir, description="Folder of everything stored; one process opens it.")
     model: str = Field(
         default="auto", min_length=1, description="`auto`, `bundled`, a Hub id or a folder with a model."
     )
@@ -93,6 +105,11 @@ class Settings(BaseSettings):
         """Whether this is a Hugging Face Space, where the platform decides who gets in."""
         return _on_spaces()
 
+    @property
+    def on_zero_gpu(self) -> bool:
+        """Whether this is a Space whose GPU exists only inside `spaces.GPU` calls."""
+        return os.environ.get("SPACES_ZERO_GPU", "").lower() in {"1", "t", "true"}
+
 
 def variable(field: str) -> str:
     """The variable that sets a field."""
@@ -134,6 +151,24 @@ def load_settings(overrides: Mapping[str, object] | None = None) -> Settings:
 def quieten_libraries() -> None:
     """Keep libraries from reporting usage, looking for updates, or asking for others; to be called before they load."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    # Gradio sums up its last 10,000 events after each one, with pandas, for a page that is closed here.
+    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
+    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm in a notebook without ipywidgets
+
+
+def import_spaces() -> Any:
+    """The package `spaces` of the ZeroGPU platform; must come first before torch and Gradio are imported.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    try:
+        return importlib.import_module("spaces")
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "SPACES_ZERO_GPU is set, but the package `spaces` is not installed. Hugging Face Spaces installs it by "
+            "itself; elsewhere unset the variable"
+        ) from error

@@ -17,7 +17,7 @@ from chatlab.engines.base import Engine
 from chatlab.errors import ConfigError
 from chatlab.jobs import Jobs
 from chatlab.problems import INTERRUPTED
-from chatlab.settings import Settings
+from chatlab.settings import Settings, import_spaces
 from chatlab.store import Store
 from chatlab.telemetry import Metrics
 
@@ -91,6 +91,8 @@ def make_engine(settings: Settings) -> Engine:
         from chatlab.engines.echo import EchoEngine
 
         return EchoEngine(settings.echo_tokens_per_second)
+    if settings.on_zero_gpu:
+        return _zero_gpu_engine(settings)
     from chatlab.engines.models import find_model
     from chatlab.engines.transformers import TransformersEngine, gpu_gib, pick_device
 
@@ -102,6 +104,17 @@ def make_engine(settings: Settings) -> Engine:
     source = find_model(settings.model, settings.data_dir, memory_gib, lambda line: log.info(line))
     log.info("loading the model", model=source.name, device=str(device))
     return TransformersEngine(source, device, settings.kv_cache_mb * 1_000_000, settings.threads)
+
+
+def _zero_gpu_engine(settings: Settings) -> Engine:
+    import torch
+
+    from chatlab.engines.models import find_model
+    from chatlab.engines.zerogpu import GPU_GIB, ZeroGpuEngine
+
+    source = find_model(settings.model, settings.data_dir, GPU_GIB, lambda line: log.info(line))
+    log.info("loading the model", model=source.name, device="ZeroGPU")
+    return ZeroGpuEngine(source, import_spaces().GPU, torch.device("cuda"))
 
 
 def _kept_secret(data_dir: Path) -> str:

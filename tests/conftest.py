@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Seque
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import pytest
@@ -26,10 +27,12 @@ from chatlab.messages import Message
 from chatlab.settings import Settings, quieten_libraries
 from chatlab.store import Store
 from chatlab.wiring import Parts, wire
+from tests.gpu_process import here, in_process
 
 pytest.register_assert_rewrite("tests.browser")
 quieten_libraries()
 START_SECONDS = 60.0
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +91,28 @@ def transformers_engine(bundled_model: Path) -> Iterator[Engine]:
     from chatlab.engines.transformers import TransformersEngine
 
     engine = TransformersEngine(ModelSource(BUNDLED_NAME, str(bundled_model), on_hub=False), torch.device("cpu"))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="session")
+def zero_gpu_engine(bundled_model: Path) -> Iterator[Engine]:
+    """Where `spaces.GPU` does nothing."""
+    yield from _zero_gpu_engine(bundled_model, here)
+
+
+@pytest.fixture(scope="session")
+def forked_engine(bundled_model: Path) -> Iterator[Engine]:
+    """Where `spaces.GPU` runs a task in another process."""
+    yield from _zero_gpu_engine(bundled_model, in_process)
+
+
+def _zero_gpu_engine(model: Path, gpu: Any) -> Iterator[Engine]:
+    import torch
+
+    from chatlab.engines.zerogpu import ZeroGpuEngine
+
+    engine = ZeroGpuEngine(ModelSource(BUNDLED_NAME, str(model), on_hub=False), gpu, torch.device("cpu"))
     yield engine
     engine.close()
 
@@ -200,6 +225,77 @@ def server_starter(folder: Path) -> Generator[StartServer]:
     for server in servers:
         if server.process.poll() is None:
             server.kill()
+
+
+# The documented "helper environment variables", and what the image of Gradio Spaces is known to set.
+SPACE_VARIABLES = {
+    "SYSTEM": "spaces",
+    "SPACE_ID": "ann/chatlab",
+    "SPACE_AUTHOR_NAME": "ann",
+    "SPACE_REPO_NAME": "chatlab",
+    "SPACE_TITLE": "chatlab",
+    "SPACE_HOST": "ann-chatlab.hf.space",
+    "GRADIO_SERVER_NAME": "0.0.0.0",
+    "GRADIO_NUM_PORTS": "1",
+    "GRADIO_ALLOW_FLAGGING": "never",
+    "GRADIO_THEME": "huggingface",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+@dataclass
+class Space(Server):
+    """A running Space: its home holds the app in `app`; `temporary` is the temporary folder, `log` its output."""
+
+    home: Path
+    temporary: Path
+    log: Path
+
+
+class StartSpace(Protocol):
+    def __call__(self, command: Sequence[str], *, ready: bool = True, **variables: str) -> Space: ...
+
+
+@pytest.fixture
+def start_space(tmp_path: Path) -> Iterator[StartSpace]:
+    """Starts a command in a copy of what the platform clones, with nothing else in its environment."""
+    spaces: list[Space] = []
+
+    def start(command: Sequence[str], *, ready: bool = True, **variables: str) -> Space:
+        home, temporary, log = tmp_path / "home", tmp_path / "tmp", tmp_path / "log"
+        app = home / "app"
+        shutil.copytree(ROOT / "chatlab", app / "chatlab", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "app.py", app)
+        temporary.mkdir()
+        port = free_port()
+        environment = {
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(home),
+            "TMPDIR": str(temporary),
+            "PYTHONPATH": os.pathsep.join([str(app), *_installed_beside()]),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **SPACE_VARIABLES,
+            "CHATLAB_PORT": str(port),
+            **variables,
+        }
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, env=environment, cwd=app, stdout=output, stderr=subprocess.STDOUT)
+        # Reached by an address that a server on 127.0.0.1 alone would not answer at.
+        space = Space(f"http://127.0.0.2:{port}", process, home, temporary, log)
+        spaces.append(space)
+        if ready:
+            wait_ready(space)
+        return space
+
+    yield start
+    for space in spaces:
+        if space.process.poll() is None:
+            space.kill()
+
+
+def _installed_beside() -> list[str]:
+    """Folders of packages that this run was given beside its virtual environment."""
+    return [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry and Path(entry) != ROOT]
 
 
 def wait_ready(server: Server) -> None:

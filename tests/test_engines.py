@@ -23,9 +23,9 @@ SHORT = SamplingParams(temperature=0.0, max_new_tokens=8)
 QUESTION: list[Message] = [{"role": "user", "content": "List the first ten even numbers, one after the other."}]
 
 
-@pytest.fixture(params=["echo", "transformers"])
+@pytest.fixture(params=["echo", "transformers_engine", "zero_gpu_engine", "forked_engine"])
 def engine(request: pytest.FixtureRequest) -> Engine:
-    return EchoEngine() if request.param == "echo" else request.getfixturevalue("transformers_engine")
+    return EchoEngine() if request.param == "echo" else request.getfixturevalue(request.param)
 
 
 async def take(engine: Engine, request: GenerationRequest) -> tuple[Started, list[Piece], Finished]:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from chatlab.engines.models import AUTO_MODELS
 from chatlab.settings import Settings, variable
 
 ROOT = Path(__file__).parents[1]
+ZERO_GPU_PYTHONS = {"3.12.12", "3.10.13"}  # as its documentation lists them
 README = (ROOT / "README.md").read_text()
 
 
@@ -34,6 +36,20 @@ def test_requirements_are_pinned_and_in_step_with_the_project() -> None:
     assert str(pinned["torch"].specifier) == "==2.13.0"
     for name in ("requirements-bundled.txt", "requirements-dev.txt"):
         assert all(len(r.specifier) == 1 and str(r.specifier).startswith("==") for r in requirements(name).values())
+
+
+def test_the_head_of_the_readme_makes_a_space() -> None:
+    _, head, _ = README.split("---\n", 2)
+    space = dict(line.split(": ", 1) for line in head.splitlines())
+    assert README.startswith("---\n")
+    assert (space["sdk"], space["app_file"], space["license"]) == ("gradio", "app.py", "apache-2.0")
+    assert (ROOT / space["app_file"]).is_file()
+    assert str(requirements("requirements.txt")["gradio"].specifier) == f"=={space['sdk_version']}"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert SpecifierSet(project["requires-python"]).contains(space["python_version"])
+    assert space["python_version"] in ZERO_GPU_PYTHONS
+    assert len(space["short_description"]) <= 60
+    assert "spaces" not in requirements("requirements.txt"), "the platform installs its own version"
 
 
 def test_the_readme_lists_every_setting() -> None:

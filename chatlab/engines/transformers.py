@@ -1,15 +1,17 @@
 """The reference engine: Transformers weights in this process, one answer at a time, prefixes kept between turns.
 
-Owns one generation thread; everything that touches the model runs there. Knows tokens, not chats. The tokens that
+Owns the generation thread; everything that touches the model runs there. Knows tokens, not chats. The tokens that
 come out are those of `generate` with the same parameters.
 """
 
 import asyncio
 import inspect
 import threading
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jinja2 import TemplateError
@@ -38,7 +40,7 @@ from chatlab.engines.models import ModelSource
 from chatlab.engines.prefixes import Prefix, PrefixStore
 from chatlab.engines.text import StopStrings
 from chatlab.errors import ChatlabError, EngineError, FieldError, InvalidInput, ModelUnavailable
-from chatlab.messages import Message, SamplingParams
+from chatlab.messages import FinishReason, Message, SamplingParams
 
 PREFILL_CHUNK_TOKENS = 512  # a stop takes effect between chunks, too
 MIN_TEMPERATURE = 1e-4  # below it, logits overflow: greedy is what it means
@@ -58,12 +60,13 @@ def gpu_gib(device: torch.device) -> float:
 
 
 @dataclass(eq=False, slots=True)
-class _Job:
+class GenerationJob:
     """A request on its way through the thread; chunks go to `out` on `loop`."""
 
     request: GenerationRequest
     loop: asyncio.AbstractEventLoop
     out: asyncio.Queue[Chunk | BaseException] = field(default_factory=asyncio.Queue)
+    context: Context = field(default_factory=copy_context)  # the asker's: ZeroGPU finds its visitor there
     cancelled: bool = False  # set by the reader, read by the thread
 
     def post(self, item: Chunk | BaseException) -> None:
@@ -82,39 +85,50 @@ class TransformersEngine:
         device: Where it runs; what exceeds one GPU is placed by `accelerate`.
         kv_cache_bytes: Memory for prefixes between turns.
         threads: CPU threads; 0 leaves torch's choice.
+        slots: Answers computed at the same time, each by a thread; only one can keep prefixes.
 
     Raises:
         ModelUnavailable: The model cannot be loaded; says which and the ways out.
     """
 
+    name: ClassVar = "transformers"
+    spread_over_gpus: ClassVar = True
+
     def __init__(
-        self, source: ModelSource, device: torch.device, kv_cache_bytes: int = 512_000_000, threads: int = 0
+        self,
+        source: ModelSource,
+        device: torch.device,
+        kv_cache_bytes: int = 512_000_000,
+        threads: int = 0,
+        slots: int = 1,
     ) -> None:
+        assert slots == 1 or not kv_cache_bytes
         if threads:
             torch.set_num_threads(threads)
         self._tokenizer: Any
         self._model: Any
-        self._tokenizer, self._model = _load(source, device)
-        self._device = device
+        self._tokenizer, self._model = _load(source, device, self.spread_over_gpus)
         self._defaults = _default_params(self._model.generation_config)
         self._eos_ids = _eos_ids(self._model.generation_config, self._tokenizer)
         self._last_logits_only = "logits_to_keep" in inspect.signature(self._model.forward).parameters
         context_tokens = _context_tokens(self._model.config)
         self._facts = ModelFacts(
             model=source.name,
-            engine="transformers",
+            engine=self.name,
             device=str(self._model.device),
             context_tokens=context_tokens,
             default_max_new_tokens=min(MAX_ANSWER_TOKENS, context_tokens // 4),
             control_tokens=_control_tokens(self._tokenizer),
+            slots=slots,
         )
         self._prefixes = PrefixStore(kv_cache_bytes if _croppable(self._model.config) else 0)
-        self._queue: FairQueue[_Job] = FairQueue()
-        self._running: _Job | None = None
+        self._queue: FairQueue[GenerationJob] = FairQueue()
+        self._running: set[GenerationJob] = set()
         self._closed = False
         self._wake = threading.Condition()  # guards _queue, _running and _closed
-        self._thread = threading.Thread(target=self._work, name="generation", daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._work, name="generation", daemon=True) for _ in range(slots)]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def facts(self) -> ModelFacts:
@@ -123,14 +137,14 @@ class TransformersEngine:
 
     @property
     def load(self) -> EngineLoad:
-        """At most one running."""
+        """At most one running a slot."""
         with self._wake:
-            return EngineLoad(running=int(self._running is not None), waiting=len(self._queue))
+            return EngineLoad(running=len(self._running), waiting=len(self._queue))
 
     @property
     def alive(self) -> bool:
-        """Whether the generation thread runs."""
-        return self._thread.is_alive()
+        """Whether the generation threads run."""
+        return all(thread.is_alive() for thread in self._threads)
 
     def render(self, messages: Sequence[Message]) -> str:
         """The model's chat template, with the prompt for an answer.
@@ -153,7 +167,7 @@ class TransformersEngine:
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[Chunk]:
         """See `Engine.stream`."""
-        job = _Job(request, asyncio.get_running_loop())
+        job = GenerationJob(request, asyncio.get_running_loop())
         with self._wake:
             if self._closed:
                 raise EngineError("the engine is closed")
@@ -173,13 +187,14 @@ class TransformersEngine:
                 self._queue.remove(request.user_id, job)
 
     def close(self) -> None:
-        """Stop what is running and wait for the thread."""
+        """Stop what is running and wait for the threads."""
         with self._wake:
             self._closed = True
-            if self._running:
-                self._running.cancelled = True
-            self._wake.notify()
-        self._thread.join()
+            for job in self._running:
+                job.cancelled = True
+            self._wake.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def _render(self, messages: Sequence[Message]) -> str:
         text = self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
@@ -190,96 +205,139 @@ class TransformersEngine:
         return self._tokenizer.backend_tokenizer.encode(rendered, add_special_tokens=False).ids
 
     def _work(self) -> None:
-        """The generation thread: one job after the other until closed."""
+        """A generation thread: one job after the other until closed."""
         while True:
             with self._wake:
-                self._running = None
                 while not self._queue and not self._closed:
                     self._wake.wait()
                 if self._closed:
                     while self._queue:
                         self._queue.take().post(EngineError("the engine was closed"))
                     return
-                job = self._running = self._queue.take()
-            try:
-                for chunk in self._generate(job):
-                    job.post(chunk)
-                if job.cancelled:
-                    job.post(EngineError("the answer was stopped"))
-            except ChatlabError as error:
-                job.post(error)
-            except Exception as error:  # noqa: BLE001 - the boundary of the thread: whatever the model raised ends this job only
-                failed = EngineError(f"{type(error).__name__}: {error}")
-                failed.__cause__ = error
-                job.post(failed)
+                job = self._queue.take()
+                self._running.add(job)
+            job.context.run(self._answer, job)
+            with self._wake:
+                self._running.remove(job)
+
+    def _answer(self, job: GenerationJob) -> None:
+        """Hand every chunk of an answer, or what went wrong, to its reader."""
+        try:
+            for chunk in self._generate(job):
+                job.post(chunk)
+            if job.cancelled:
+                job.post(EngineError("the answer was stopped"))
+        except ChatlabError as error:
+            job.post(error)
+        except Exception as error:  # noqa: BLE001 - the boundary of the thread: whatever the model raised ends this job only
+            failed = EngineError(f"{type(error).__name__}: {error}")
+            failed.__cause__ = error
+            job.post(failed)
 
     @torch.inference_mode()
-    def _generate(self, job: _Job) -> Iterator[Chunk]:
+    def _generate(self, job: GenerationJob) -> Iterator[Chunk]:
         """Prefill what is not in memory, then one token after the other until the end or until cancelled."""
-        params = job.request.params.over(self._defaults)
-        limit = answer_limit(self._facts, params)
-        processors, sampled = _logits_processors(params)
-        generator = torch.Generator(self._device)
-        generator.manual_seed(params.seed) if params.seed is not None else generator.seed()
-        stops = StopStrings(params.stop or ())
-        decoder = DecodeStream(skip_special_tokens=True)
-
         # 1. The prompt, and what is known of it.
-        prompt_ids = self._encode(self.render(job.request.messages))
-        check_room(self._facts, len(prompt_ids), limit)
+        prompt_ids, params, limit = self._prepare(job.request)
         key = (job.request.user_id, job.request.prefix_key or "")
         prefix = self._prefixes.take(key) if job.request.prefix_key else None
-        prefix = prefix or Prefix([], DynamicCache(config=self._model.config))
+        prefix = prefix or self._empty_prefix()
         reused = prefix.cut_to_common(prompt_ids)
         yield Started(prompt_tokens=len(prompt_ids), reused_prefix_tokens=reused)
 
-        # 2. Prefill and decode: both feed tokens that the cache does not hold yet.
+        # 2. The answer.
+        tokens = self._tokens(prompt_ids, params, limit, prefix, lambda: job.cancelled)
+        reason = yield from self._pieces(tokens, params, job)
+
+        # 3. Keep the prefix for the chat's next turn.
+        if job.request.prefix_key:
+            self._prefixes.put(key, prefix)
+        if reason is not None:
+            yield Finished(reason)
+
+    def _prepare(self, request: GenerationRequest) -> tuple[list[int], SamplingParams, int]:
+        """The prompt's tokens, the sampling with nothing left open, and the answer's limit.
+
+        Raises:
+            PromptTooLong: They do not fit the context.
+        """
+        params = request.params.over(self._defaults)
+        limit = answer_limit(self._facts, params)
+        prompt_ids = self._encode(self.render(request.messages))
+        check_room(self._facts, len(prompt_ids), limit)
+        return prompt_ids, params, limit
+
+    def _empty_prefix(self) -> Prefix:
+        return Prefix([], DynamicCache(config=self._model.config))
+
+    def _pieces(
+        self, tokens: Generator[int], params: SamplingParams, job: GenerationJob
+    ) -> Generator[Piece, None, FinishReason | None]:
+        """The text of an answer from its tokens, which are closed when no more are wanted.
+
+        Returns:
+            Why it ended; None when the job was cancelled.
+        """
+        stops = StopStrings(params.stop or ())
+        decoder = DecodeStream(skip_special_tokens=True)
+        reason: FinishReason = "length"
+        with closing(tokens):
+            for token_id in tokens:
+                if job.cancelled:
+                    return None
+                if token_id in self._eos_ids:
+                    reason = "stop"
+                    yield Piece("")  # the end token is one of the answer's tokens
+                    break
+                yield Piece(stops.feed(decoder.step(self._tokenizer.backend_tokenizer, token_id) or ""))
+                if stops.hit:
+                    reason = "stop"
+                    break
+        if job.cancelled:
+            return None
+        if held := stops.flush():
+            yield Piece(held, tokens=0)
+        return reason
+
+    def _tokens(
+        self, prompt_ids: list[int], params: SamplingParams, limit: int, prefix: Prefix, ended: Callable[[], bool]
+    ) -> Generator[int]:
+        """Token after token until an end token, the limit, or `ended`. Both halves feed what the cache lacks."""
+        processors, sampled = _logits_processors(params)
+        generator = torch.Generator(self._model.device)
+        generator.manual_seed(params.seed) if params.seed is not None else generator.seed()
         token_ids = list(prompt_ids)
-        reason = "length"
         for _ in range(limit):
-            logits = self._feed(token_ids, prefix, job)
+            logits = self._feed(token_ids, prefix, ended)
             if logits is None:
-                break
+                return
             if not torch.isfinite(logits).any() or torch.isnan(logits).any():
                 raise EngineError("the model's logits are not numbers: its weights or its precision are broken")
             so_far: Any = torch.tensor([token_ids], device=logits.device)  # (1, n)
             scores: torch.Tensor = processors(so_far, logits)  # (1, vocab)
             if sampled:
-                probabilities = scores.softmax(-1).to(self._device)
+                probabilities = scores.softmax(-1).to(generator.device)
                 token_id = int(torch.multinomial(probabilities, 1, generator=generator))
             else:
                 token_id = int(scores.argmax())
+            yield token_id
             if token_id in self._eos_ids:
-                reason = "stop"
-                yield Piece("")  # the end token is one of the answer's tokens
-                break
+                return
             token_ids.append(token_id)
-            yield Piece(stops.feed(decoder.step(self._tokenizer.backend_tokenizer, token_id) or ""))
-            if stops.hit:
-                reason = "stop"
-                break
 
-        # 3. Keep the prefix for the chat's next turn.
-        if job.request.prefix_key:
-            self._prefixes.put(key, prefix)
-        if not job.cancelled:
-            if held := stops.flush():
-                yield Piece(held, tokens=0)
-            yield Finished(reason)
-
-    def _feed(self, token_ids: list[int], prefix: Prefix, job: _Job) -> torch.Tensor | None:
+    def _feed(self, token_ids: list[int], prefix: Prefix, ended: Callable[[], bool]) -> torch.Tensor | None:
         """Compute the tokens that the cache lacks, in chunks.
 
         Returns:
-            The logits after the last token, (1, vocab) float32; None when the job was cancelled on the way.
+            The logits after the last token, (1, vocab) float32; None when it ended on the way.
         """
         logits: torch.Tensor | None = None
         while len(prefix.token_ids) < len(token_ids):
-            if job.cancelled:
+            if ended():
                 return None
             start = len(prefix.token_ids)
             chunk = token_ids[start : start + PREFILL_CHUNK_TOKENS]
-            input_ids: Any = torch.tensor([chunk], device=self._device)  # (1, n)
+            input_ids: Any = torch.tensor([chunk], device=self._model.device)  # (1, n)
             options: dict[str, Any] = {"logits_to_keep": 1} if self._last_logits_only else {}
             output = self._model(
                 input_ids=input_ids,
@@ -292,8 +350,11 @@ class TransformersEngine:
         return logits
 
 
-def _load(source: ModelSource, device: torch.device) -> tuple[Any, Any]:
-    """Tokenizer and model, ready to run; Transformers' own types are too loose to name."""
+def _load(source: ModelSource, device: torch.device, spread: bool) -> tuple[Any, Any]:
+    """Tokenizer and model, ready to run; Transformers' own types are too loose to name.
+
+    With `spread`, `accelerate` places what exceeds one GPU over all of them.
+    """
     from httpx import HTTPError
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
     from safetensors import SafetensorError
@@ -305,7 +366,7 @@ def _load(source: ModelSource, device: torch.device) -> tuple[Any, Any]:
         model: Any = AutoModelForCausalLM.from_pretrained(
             source.location,
             dtype=torch.bfloat16 if bf16 else torch.float32,
-            device_map="auto" if on_gpu else None,  # accelerate places what exceeds one GPU
+            device_map="auto" if on_gpu and spread else None,
         )
     except (OSError, ValueError, SafetensorError, HTTPError, HfHubHTTPError, OfflineModeIsEnabled) as error:
         if not source.on_hub:
@@ -319,7 +380,7 @@ def _load(source: ModelSource, device: torch.device) -> tuple[Any, Any]:
         raise ModelUnavailable(f"{source.name}: its tokenizer has no fast version, which streaming needs")
     if not tokenizer.chat_template:
         raise ModelUnavailable(f"{source.name}: no chat template, so it is no chat model; choose an 'Instruct' one")
-    if not on_gpu:
+    if not (on_gpu and spread):
         model = model.to(device)
     return tokenizer, model.eval()
 

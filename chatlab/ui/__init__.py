@@ -13,9 +13,10 @@ from chatlab.ui.page import build_ui as build_page
 from chatlab.ui.panel import Panel
 from chatlab.ui.presets import Presets
 from chatlab.ui.theme import theme
+from chatlab.ui.visitors import Visitors
 from chatlab.wiring import Parts
 
-__all__ = ["Guard", "build_ui", "css", "theme"]
+__all__ = ["Guard", "Visitors", "build_ui", "css", "theme"]
 
 
 def build_ui(parts: Parts) -> gr.Blocks:

@@ -24,6 +24,7 @@ from chatlab.ui.presets import Presets
 from chatlab.ui.view import Place, View
 
 STORAGE_KEY = "chatlab"
+MAX_WAITING_EVENTS = 10_000  # of all pages; on ZeroGPU Gradio's own limit would be 1
 SCRIPTS = ("conversation", "scroll", "composer", "chats", "tabs", "connection", "keys")
 # Components come when they are loaded: the scripts wait for all that they need.
 NEEDED = (
@@ -44,6 +45,9 @@ ON_LOAD = (
     "(kept, place, shelf) => [kept, place, "
     "JSON.stringify({...JSON.parse(shelf), utc_offset_minutes: -new Date().getTimezoneOffset()})]"
 )
+
+# Until the page knows who it is and where, nothing can be sent.
+READY = gr.update(interactive=True, placeholder="Send a message")
 
 Updates = tuple[Any, ...]
 QUIET: dict[str, Any] = {
@@ -96,8 +100,8 @@ class ChatPage:
                     with gr.Row(elem_id="compose"):
                         gr.HTML(_asset("attach.html"), js_on_load=None, apply_default_css=False)
                         self.box = gr.Textbox(
-                            label="Message", show_label=False, container=False, placeholder="Send a message", lines=1,
-                            max_lines=10, max_length=settings.max_message_chars, autofocus=True, elem_id="message",
+                            label="Message", show_label=False, container=False, placeholder="One moment …", lines=1,
+                            max_lines=10, max_length=settings.max_message_chars, interactive=False, elem_id="message",
                         )  # fmt: skip
                         self.send = gr.Button("Send", variant="primary", elem_id="send", min_width=72)
                         self.stop = gr.Button("Stop", variant="secondary", elem_id="stop", min_width=72, visible=False)
@@ -125,7 +129,7 @@ class ChatPage:
 
         gr.on(
             [ui.load], self._load, [self.kept, self.place, self.shelf],
-            [self.kept, *listing, self.preset, *whole], js=ON_LOAD, **QUIET,
+            [self.kept, *listing, self.preset, self.box, *whole], js=ON_LOAD, **QUIET,
         )  # fmt: skip
         gr.on([self.send.click, self.box.submit], self._ask, [*here, self.box, self.editing, *settings], whole, **QUIET)
         self.stop.click(self._stop, here, None, **QUIET)
@@ -152,7 +156,7 @@ class ChatPage:
         kept = self._handlers.identify(kept)
         chat_id = str(request.query_params.get("chat") or "")
         listed = await self._library.listed(kept, Shelf.of(shelf), "", chat_id)
-        first: Updates = (kept, *_listing(listed), await self._preset_choices(kept))
+        first: Updates = (kept, *_listing(listed), await self._preset_choices(kept), READY)
         async for view in self._handlers.show(kept, _page(request), Place(chat_id)):
             yield *first, *_updates(view)
             first = (gr.skip(),) * len(first)
@@ -251,6 +255,7 @@ def build_ui(
     """The page. One file a tab: the chat is the first."""
     with gr.Blocks(title="chatlab", fill_height=True, fill_width=True, analytics_enabled=False) as ui:
         ChatPage(ui, handlers, library, presets, panel, identities.storage_secret, settings)
+        ui.queue(max_size=MAX_WAITING_EVENTS)
         api(Endpoint(handlers, identities).ask, api_name="ask", concurrency_limit=None)
     return ui
 

@@ -21,8 +21,14 @@ window.addEventListener("chatlab:place", ({ detail: place }) => {
   if (!page.field("editing").value && !sent) page.write("message", localStorage.getItem(draftOf(chat)) || "");
   if (!page.narrow()) box().focus();
 });
-// The server empties the box when it has the message.
+// The server empties the box when it has the message. Before the page has loaded, the box is closed.
+let entered = false;
 window.addEventListener("chatlab:latest", () => {
+  requestAnimationFrame(() => {
+    if (entered || box().disabled) return;
+    entered = true;
+    if (!page.narrow()) box().focus();
+  });
   if (!box().value) localStorage.removeItem(draftOf(chat));
   page.find(".banner.editing").hidden = !page.field("editing").value;
 });
