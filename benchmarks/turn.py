@@ -6,18 +6,12 @@ stays small. The bare engine is the same engine asked in this process.
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Generator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from pathlib import Path
 
-import httpx
-
 from benchmarks.report import p50, p95, write
+from benchmarks.server import server
 from chatlab.engines.base import GenerationRequest, Piece
 from chatlab.engines.echo import EchoEngine
 
@@ -32,12 +26,12 @@ PORT = 7879
 def main(json_file: Path | None = None) -> None:
     """Measure, print, and write the result."""
     result: dict[str, dict[str, float]] = {}
-    with _server() as port:
+    with server(PORT, TOKENS_PER_SECOND):
         for clients in CLIENTS:
             ours: list[float] = []
             bare: list[float] = []
             for _ in range(ROUNDS):
-                ours += asyncio.run(_clients(port, clients))
+                ours += asyncio.run(_clients(PORT, clients))
                 bare += asyncio.run(_bare(clients))
             added = p50(ours) - p50(bare)
             result[str(clients)] = {"added_ms_p50": added, "added_ms_p95": p95(ours) - p95(bare), "n": len(ours)}
@@ -46,36 +40,6 @@ def main(json_file: Path | None = None) -> None:
                 f"adds {added:.2f} ms p50, {p95(ours) - p95(bare):.2f} ms p95 ({len(ours)} turns)"
             )
     write({"ttft_added": result}, json_file)
-
-
-@contextmanager
-def _server() -> Generator[int]:
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
-        environment = {
-            **os.environ,
-            "CHATLAB_ENGINE": "echo",
-            "CHATLAB_ECHO_TOKENS_PER_SECOND": str(TOKENS_PER_SECOND),
-            "CHATLAB_DATA_DIR": folder,
-            "CHATLAB_PORT": str(PORT),
-        }
-        process = subprocess.Popen([sys.executable, "-m", "chatlab", "serve"], env=environment)
-        try:
-            _wait_ready(PORT)
-            yield PORT
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def _wait_ready(port: int) -> None:
-    for _ in range(300):
-        try:
-            httpx.get(f"http://127.0.0.1:{port}/readyz").raise_for_status()
-        except httpx.HTTPError:
-            time.sleep(0.1)
-        else:
-            return
-    raise TimeoutError("the server did not come up")
 
 
 async def _clients(port: int, clients: int) -> list[float]:

@@ -17,7 +17,7 @@ from chatlab.ui.guard import closed
 from chatlab.ui.handlers import PageHandlers, Refused
 from chatlab.ui.identity import Identities, Kept
 from chatlab.ui.library import Library, Managed
-from chatlab.ui.panel import chosen_from, values_of
+from chatlab.ui.panel import N_SETTINGS, chosen_from, values_of
 from chatlab.ui.presets import Presets
 from chatlab.ui.view import Place, View, branch_to, place_in, title_of
 from chatlab.wiring import Parts, wire
@@ -77,16 +77,19 @@ class TestConversation:
     async def test_a_message_makes_a_chat_and_the_answer_grows_into_it(self, page: Page) -> None:
         views = await page.all(page.ask("Hello you"))
         first = views[0]
-        assert (first.busy, first.message, first.earlier) == (True, "", "")
+        assert "article" not in (first.earlier or "")
+        assert 'data-live="true"' in (first.latest or "")
         assert first.place is not None
         assert first.place.title == "Hello you"
         assert "Hello you" in (first.latest or "")
-        ended = [view for view in views if view.busy is False][-1]
+        ended = next(view for view in views if 'data-live="false"' in (view.latest or ""))
         assert "Hello there" in (ended.latest or "")
-        assert 'data-live="false"' in (ended.latest or "")
         shown = await page.all(page.handlers.show(page.kept, "other page", Place(page.place.chat)))
         assert "Hello there" in (shown[0].latest or "")
-        assert not shown[0].busy
+        assert 'data-live="false"' in (shown[0].latest or "")
+
+    def test_the_panel_has_as_many_settings_as_it_says(self) -> None:
+        assert len(values_of(ChatSettings())) == N_SETTINGS
 
     async def test_an_empty_message_does_nothing(self, page: Page) -> None:
         assert await page.all(page.ask("  \n ")) == []
@@ -164,7 +167,9 @@ class TestConversation:
                 "the answer left behind must not come back to the screen"
             )
             back = page.handlers.show(page.kept, "page", Place(page.place.chat))
-            assert (await anext(back)).busy, "the turn belongs to the server: it is still under way"
+            assert 'data-live="true"' in ((await anext(back)).latest or ""), (
+                "the turn belongs to the server: it is still under way"
+            )
             await page.handlers.stop(page.kept, page.place)
             views = [view async for view in back]
             assert "stopped" in "".join(view.latest or "" for view in views)

@@ -5,7 +5,9 @@ keep their order while it grows, so that an update changes text and never the la
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from html import escape
+from itertools import count
 
 from chatlab.markdown import split_reasoning, to_html
 from chatlab.messages import Problem, Turn
@@ -19,6 +21,9 @@ EXAMPLES = (
     ("Code", "Write a Python function that returns the n-th Fibonacci number, with an example."),
     ("Compare", "Compare trains and planes for a 600 km journey in a small table."),
 )
+
+_RENDERED = count()
+CACHED_CHARS = 8_000  # of an answer whose HTML is kept for the next time it is shown
 
 Render = Callable[[str], str]
 
@@ -46,6 +51,16 @@ def missing() -> str:
     )
 
 
+@lru_cache(maxsize=512)
+def _kept_html(text: str) -> str:
+    return to_html(text)
+
+
+def settled_html(text: str) -> str:
+    """A whole answer, which is often shown again."""
+    return _kept_html(text) if len(text) <= CACHED_CHARS else to_html(text)
+
+
 def earlier(branch: Branch, most: int) -> str:
     """All turns of a branch but the last, at most `most` of them in all; older ones on request."""
     first = max(0, len(branch.turns) - most)
@@ -56,10 +71,11 @@ def earlier(branch: Branch, most: int) -> str:
             f'<p class="more"><button type="button" class="plain" data-do="earlier">Show earlier messages '
             f"({first} more)</button></p>",
         )
-    return "".join(shown)
+    # The browser may have moved turns by itself: what is shown anew must never look like what it has.
+    return "".join(shown) + f"<!-- {next(_RENDERED)} -->"
 
 
-def latest(branch: Branch, render: Render = to_html) -> str:
+def latest(branch: Branch, render: Render = settled_html) -> str:
     """The last turn of a branch.
 
     Args:
@@ -69,12 +85,13 @@ def latest(branch: Branch, render: Render = to_html) -> str:
     return turn_html(branch, len(branch.turns) - 1, render)
 
 
-def turn_html(branch: Branch, at: int, render: Render = to_html) -> str:
+def turn_html(branch: Branch, at: int, render: Render = settled_html) -> str:
     """A turn: question, answer, its line and what can be done with it."""
     turn = branch.turns[at]
     last = at == len(branch.turns) - 1
     return (
-        f'<article class="turn" data-turn="{escape(turn.turn_id)}" data-live="{str(turn.live).lower()}">'
+        f'<article class="turn" data-turn="{escape(turn.turn_id)}" data-parent="{escape(turn.parent_turn_id or "")}" '
+        f'data-live="{str(turn.live).lower()}">'
         f"{_question(turn)}{_answer(turn, render)}{_footer(branch, at, last)}</article>"
     )
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from chatlab.chat import ChatService, TurnRequest
 from chatlab.errors import ChatlabError, FieldError, InvalidInput, NotFound
-from chatlab.markdown import GrowingText, to_html
+from chatlab.markdown import GrowingText
 from chatlab.messages import Chat, ChatSettings, DeltaEvent, DoneEvent, ErrorEvent, EventBody, RestartEvent, Turn
 from chatlab.problems import problem_of
 from chatlab.store.recent import Conversation
@@ -21,6 +21,7 @@ from chatlab.ui.identity import Identities, Kept
 from chatlab.ui.view import Branch, Place, View, branch_to, place_in, title_of, with_turn
 
 UPDATE_SECONDS = 0.05  # between two updates of a growing answer
+UPDATES_PER_SECOND = 200  # of all growing answers together: with many of them, each is updated less often
 RENDER_SHARE = 0.1  # of one core that rendering one answer may take
 TITLE_SECONDS = 15.0  # how long a page waits for an automatic title
 MAX_WATCHES = 10_000
@@ -72,6 +73,7 @@ class PageHandlers:
         self._model = model
         self._defaults = defaults
         self._watches: OrderedDict[str, Watch] = OrderedDict()  # by page; a forgotten one only ends early
+        self._n_growing = 0
 
     def identify(self, kept: Kept) -> Kept:
         """What the browser keeps from now on."""
@@ -93,7 +95,7 @@ class PageHandlers:
         try:
             known = await self._chats.conversation(user_id, wanted.chat)
         except NotFound:
-            yield View(Place(n=wanted.n), "", conversation.missing(), False, chosen=self._defaults)
+            yield View(Place(n=wanted.n), "", conversation.missing(), self._defaults)
             return
         if not ticket.valid:  # a quick person has gone on while this was read
             yield View()
@@ -107,7 +109,7 @@ class PageHandlers:
 
     def new_chat(self, place: Place) -> View:
         """An empty chat; it is stored with its first message."""
-        return View(Place(n=place.n), "", conversation.welcome(self._model), False, chosen=self._defaults)
+        return View(Place(n=place.n), "", conversation.welcome(self._model), self._defaults)
 
     async def ask(
         self, kept: Kept, session: str, place: Place, message: str, editing: str, chosen: ChatSettings
@@ -159,8 +161,11 @@ class PageHandlers:
             raise refusal(error) from error
         known = await self._conversation(user_id, chat_id)
         branch = branch_to(known.turns, turn.turn_id)
+        goes_on = bool(place.chat) and turn.parent_turn_id == place.leaf
         place = place_in(place, known.chat, branch)
-        yield replace(self._whole(known, branch, place), message="", chosen=None)
+        whole = replace(self._whole(known, branch, place), chosen=None)
+        # A page that goes on with what it shows has the turns before: it moves the last one up by itself.
+        yield replace(whole, earlier=None) if goes_on else whole
         async for view in self._follow(user_id, known, branch, place, ticket):
             yield view
 
@@ -224,15 +229,19 @@ class PageHandlers:
     async def _grow(self, user_id: str, turn: Turn) -> AsyncGenerator[Turn]:
         """A turn with its text so far, not more often than a person can see, and at last its end."""
         text = ""
-        async with aclosing(await self._chats.events(user_id, turn.turn_id)) as events:
-            async for batch in events:
-                for event in batch:
-                    turn, text = _after(turn, text, event.body)
-                if batch[-1].last:
-                    yield turn
-                elif text:
-                    yield replace(turn, assistant_message=text, status="running")
-                    await asyncio.sleep(UPDATE_SECONDS)
+        self._n_growing += 1
+        try:
+            async with aclosing(await self._chats.events(user_id, turn.turn_id)) as events:
+                async for batch in events:
+                    for event in batch:
+                        turn, text = _after(turn, text, event.body)
+                    if batch[-1].last:
+                        yield turn
+                    elif text:
+                        yield replace(turn, assistant_message=text, status="running")
+                        await asyncio.sleep(max(UPDATE_SECONDS, self._n_growing / UPDATES_PER_SECOND))
+        finally:
+            self._n_growing -= 1
 
     async def _follow(
         self, user_id: str, known: Conversation, branch: Branch, place: Place, ticket: Ticket
@@ -245,9 +254,9 @@ class PageHandlers:
                     yield View()  # Gradio repeats the last view when a handler ends
                     return
                 began = time.perf_counter()
-                render = growing.grow if turn.live else to_html
+                render = growing.grow if turn.live else conversation.settled_html
                 latest = conversation.latest(with_turn(branch, turn), render)
-                yield View(latest=latest, busy=turn.live)
+                yield View(latest=latest)
                 await asyncio.sleep((time.perf_counter() - began) / RENDER_SHARE if turn.live else 0)
         if len(branch.turns) == 1:
             chat = await self._titled(user_id, known.chat)
@@ -270,8 +279,7 @@ class PageHandlers:
             place,
             conversation.earlier(branch, place.turns),
             conversation.latest(branch),
-            branch.turns[-1].live,
-            chosen=ChatSettings.of(known.chat),
+            ChatSettings.of(known.chat),
         )
 
     async def _conversation(self, user_id: str, chat_id: str) -> Conversation:

@@ -19,7 +19,7 @@ from chatlab.ui.endpoint import Endpoint
 from chatlab.ui.handlers import PageHandlers, Refused, refusal
 from chatlab.ui.identity import Identities, Kept
 from chatlab.ui.library import Library, Listed
-from chatlab.ui.panel import Panel, chosen_from, values_of
+from chatlab.ui.panel import N_SETTINGS, Panel, chosen_from, values_of
 from chatlab.ui.presets import Presets
 from chatlab.ui.view import Place, View
 
@@ -39,6 +39,7 @@ window.dispatchEvent(new CustomEvent("chatlab:latest"));
 }})();"""
 # Tells the scripts that a part was renewed, after its HTML was.
 RENEWED = "watch('value', () => window.dispatchEvent(new CustomEvent('chatlab:{part}')))"
+ON_REFUSAL = "() => window.chatlab?.refused()"
 ON_PLACE = "() => setTimeout(() => window.chatlab?.placed())"
 # The server does not know the browser's time zone, and "Today" depends on it.
 ON_LOAD = (
@@ -104,7 +105,7 @@ class ChatPage:
                             max_lines=10, max_length=settings.max_message_chars, interactive=False, elem_id="message",
                         )  # fmt: skip
                         self.send = gr.Button("Send", variant="primary", elem_id="send", min_width=72)
-                        self.stop = gr.Button("Stop", variant="secondary", elem_id="stop", min_width=72, visible=False)
+                        self.stop = gr.Button("Stop", variant="secondary", elem_id="stop", min_width=72)
             with gr.Column(elem_id="panel"):
                 gr.HTML(_asset("panel.html"), js_on_load=None, apply_default_css=False)
                 self.preset = gr.Dropdown([], label="Preset", info="Settings kept under a name.", elem_id="preset")
@@ -120,9 +121,8 @@ class ChatPage:
 
     def _connect(self, ui: gr.Blocks) -> None:
         here = [self.kept, self.place]
-        whole = [
-            self.place, self.earlier, self.latest, self.send, self.stop, self.box, self.editing, *self.panel.components,
-        ]  # fmt: skip
+        shown = [self.place, self.earlier, self.latest]
+        whole = [*shown, *self.panel.components]
         listing = [self.listed, self.shelf]
         where = [*here, self.shelf, self.search]
         settings = self.panel.components
@@ -131,11 +131,14 @@ class ChatPage:
             [ui.load], self._load, [self.kept, self.place, self.shelf],
             [self.kept, *listing, self.preset, self.box, *whole], js=ON_LOAD, **QUIET,
         )  # fmt: skip
-        gr.on([self.send.click, self.box.submit], self._ask, [*here, self.box, self.editing, *settings], whole, **QUIET)
+        sent = gr.on(
+            [self.send.click, self.box.submit], self._ask, [*here, self.box, self.editing, *settings], shown, **QUIET
+        )
+        sent.failure(None, None, None, js=ON_REFUSAL, **QUIET)
         self.stop.click(self._stop, here, None, **QUIET)
         self.bridge.open_chat(self._open, here, whole, **QUIET)
-        self.bridge.again(self._again, here, whole, **QUIET)
-        self.bridge.rate(self._rate, here, whole, **QUIET)
+        self.bridge.again(self._again, here, shown, **QUIET)
+        self.bridge.rate(self._rate, here, shown, **QUIET)
         self.bridge.manage(self._manage, where, [self.notice, *listing, *whole], **QUIET)
         self.bridge.renew(self._renew, where, listing, **QUIET)
         self.place.change(self._renew, where, listing, **QUIET)
@@ -158,12 +161,12 @@ class ChatPage:
         listed = await self._library.listed(kept, Shelf.of(shelf), "", chat_id)
         first: Updates = (kept, *_listing(listed), await self._preset_choices(kept), READY)
         async for view in self._handlers.show(kept, _page(request), Place(chat_id)):
-            yield *first, *_updates(view)
+            yield *first, *_whole(view)
             first = (gr.skip(),) * len(first)
 
     async def _open(self, kept: Kept, place: str, event: gr.EventData, request: gr.Request) -> AsyncGenerator[Updates]:
         views = self._handlers.show(kept, _page(request), Place.of(_Payload(event).text("place")))
-        async for updates in _views(views):
+        async for updates in _views(views, _whole):
             yield updates
 
     async def _ask(
@@ -205,7 +208,7 @@ class ChatPage:
             view = self._handlers.new_chat(at)
         elif done.changed == at.chat and at.chat:
             view = await _or_shown(self._handlers.as_is(kept, at))
-        return done.notice, *_listing(done.listed), *_updates(view)
+        return done.notice, *_listing(done.listed), *_whole(view)
 
     async def _renew(self, kept: Kept, place: str, shelf: str, q: str) -> Updates:
         return _listing(await _or_shown(self._library.listed(kept, Shelf.of(shelf), q or "", Place.of(place).chat)))
@@ -260,10 +263,12 @@ def build_ui(
     return ui
 
 
-async def _views(views: AsyncGenerator[View]) -> AsyncGenerator[Updates]:
+async def _views(
+    views: AsyncGenerator[View], updates: Callable[[View], Updates] = lambda view: _updates(view)
+) -> AsyncGenerator[Updates]:
     try:
         async for view in views:
-            yield _updates(view)
+            yield updates(view)
     except Refused as error:
         raise _shown(error) from error
 
@@ -280,22 +285,18 @@ def _shown(error: Refused) -> gr.Error:
 
 
 def _updates(view: View) -> Updates:
-    """A view as values of: place, earlier, latest, send, stop, message box, editing, settings."""
-
-    def value(part: object) -> Any:
-        return gr.skip() if part is None else part
-
-    unset = [gr.skip()] * 11
+    """A view as values of: place, earlier, latest."""
     return (
         gr.skip() if view.place is None else view.place.to_json(),
-        value(view.earlier),
-        value(view.latest),
-        gr.skip() if view.busy is None else gr.update(visible=not view.busy),
-        gr.skip() if view.busy is None else gr.update(visible=view.busy),
-        value(view.message),
-        gr.skip() if view.message is None else "",
-        *(unset if view.chosen is None else values_of(view.chosen)),
+        gr.skip() if view.earlier is None else view.earlier,
+        gr.skip() if view.latest is None else view.latest,
     )
+
+
+def _whole(view: View) -> Updates:
+    """The same, and the values of the settings."""
+    settings = [gr.skip()] * N_SETTINGS if view.chosen is None else values_of(view.chosen)
+    return *_updates(view), *settings
 
 
 def _listing(listed: Listed) -> Updates:

@@ -19,6 +19,7 @@ SCOPES: list[tuple[str, CacheScope]] = [
     ("Everybody's chats", "global"),
 ]
 DEFAULT = "model's default"
+N_SETTINGS = 11
 
 
 class Panel:

@@ -56,16 +56,12 @@ class View:
         place: Where the page is now.
         earlier: The turns before the last one, as HTML.
         latest: The last turn, the one that may be growing, as HTML.
-        busy: Whether its answer is under way.
-        message: The text in the box.
         chosen: The settings in the panel.
     """
 
     place: Place | None = None
     earlier: str | None = None
     latest: str | None = None
-    busy: bool | None = None
-    message: str | None = None
     chosen: ChatSettings | None = None
 
 

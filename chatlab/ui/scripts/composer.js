@@ -15,22 +15,57 @@ window.addEventListener("chatlab:place", ({ detail: place }) => {
   page.find("#compose").inert = place.archived;
   document.documentElement.dataset.archived = String(place.archived);
   if (place.chat === chat) return;
-  const sent = !place.opening && chat === "" && place.chat && !box().value; // a new chat's first message
-  if (sent) localStorage.removeItem(draftOf(""));
+  const begun = chat === "" && !place.opening; // a new chat got its name with its first message
   chat = place.chat;
-  if (!page.field("editing").value && !sent) page.write("message", localStorage.getItem(draftOf(chat)) || "");
+  if (!begun && !page.field("editing").value) page.write("message", localStorage.getItem(draftOf(chat)) || "");
   if (!page.narrow()) box().focus();
 });
-// The server empties the box when it has the message. Before the page has loaded, the box is closed.
+// What is sent is on the screen at once, and in its place when the server has it; then the box is emptied.
+const pending = Object.assign(document.createElement("div"), { id: "pending" });
+page.find("#conversation").append(pending);
+let sent = null;
+function submit() {
+  const text = box().value;
+  if (!text.trim() || page.live() || sent) return;
+  const last = page.find("#latest article");
+  sent = { text, before: last?.dataset.turn, last: last?.cloneNode(true) };
+  pending.innerHTML = '<article class="turn"><div class="question"><div class="said"></div><div class="tools"></div></div>'
+    + '<div class="answer"><div class="text"><p class="waiting"><span class="dots"><i></i><i></i><i></i></span></p></div></div></article>';
+  pending.querySelector(".said").textContent = text;
+  page.follow();
+}
+page.refused = () => {
+  sent = null;
+  pending.replaceChildren();
+};
+document.addEventListener("keydown", (event) => {
+  if (event.target === box() && event.key === "Enter" && !event.shiftKey && !event.isComposing) submit();
+}, true);
+document.addEventListener("click", (event) => { if (event.target.closest("#send")) submit(); }, true);
+
+// The turn that was the last one joins the earlier ones; the server does not send them all again.
+function moveUp(article) {
+  if (page.find(`#earlier article[data-turn="${article.dataset.turn}"]`)) return;
+  article.querySelector("[data-do=continue]")?.remove();
+  page.find("#earlier .html-container > div").append(article);
+}
+
 let entered = false;
 window.addEventListener("chatlab:latest", () => {
-  requestAnimationFrame(() => {
+  requestAnimationFrame(() => { // before the page has loaded, the box is closed
     if (entered || box().disabled) return;
     entered = true;
     if (!page.narrow()) box().focus();
   });
-  if (!box().value) localStorage.removeItem(draftOf(chat));
-  page.find(".banner.editing").hidden = !page.field("editing").value;
+  const turn = page.find("#latest article")?.dataset.turn;
+  if (!sent || !turn || turn === sent.before) return;
+  if (page.find("#latest article").dataset.parent === sent.before) moveUp(sent.last);
+  page.write("editing", "");
+  page.find(".banner.editing").hidden = true;
+  localStorage.removeItem(draftOf(chat));
+  localStorage.removeItem(draftOf(""));
+  if (box().value === sent.text) page.write("message", "");
+  page.refused();
 });
 
 Object.assign(page.actions, {

@@ -36,5 +36,5 @@ function leave(event) {
   if (page.field("editing").value) page.actions["stop-editing"]();
   else if (document.documentElement.dataset.panel === "open") page.fold("panel", false);
   else if (page.narrow() && document.documentElement.dataset.sidebar === "open") page.fold("sidebar", false);
-  else page.find("#stop")?.click();
+  else if (page.live()) page.find("#stop").click();
 }

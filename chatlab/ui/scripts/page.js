@@ -8,6 +8,7 @@ const page = window.chatlab = {
     field.value = text;
     field.dispatchEvent(new Event("input", { bubbles: true }));
   },
+  live: () => page.find('#latest article[data-live="true"]'),
   place: () => JSON.parse(page.field("place").value || "{}"),
   inAddress: () => new URLSearchParams(location.search).get("chat") || "",
   tell: (event, data) => trigger(event, data),

@@ -13,8 +13,7 @@ window.addEventListener("chatlab:place", ({ detail: place }) => {
   }
   if (place.leaf === heard) return;
   requestAnimationFrame(() => {
-    const live = page.find("#latest article")?.dataset.live === "true";
-    others.postMessage({ chat: place.chat, leaf: place.leaf, live });
+    others.postMessage({ chat: place.chat, leaf: place.leaf, live: Boolean(page.live()) });
   });
 });
 window.addEventListener("popstate", () => page.open(page.inAddress()));
