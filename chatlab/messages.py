@@ -4,7 +4,6 @@ Times are timezone-aware UTC. Lengths named `*_tokens` are tokens of the model t
 wall clock. The JSON form on the wire is `chatlab.api.schemas`' business, the stored form `chatlab.store`'s.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
@@ -37,6 +36,9 @@ class Range:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return " and ".join(f"{int(end) if end == int(end) else end:,}" for end in (self.low, self.high))
+
 
 RANGES: Mapping[str, Range] = {
     "temperature": Range(0.0, 2.0),
@@ -47,6 +49,7 @@ RANGES: Mapping[str, Range] = {
     "repetition_penalty": Range(0.5, 2.0),
 }
 MAX_STOP_STRINGS = 8
+MAX_BUDGET_TOKENS = 10_000_000
 MAX_STOP_CHARS = 200
 
 
@@ -72,8 +75,8 @@ class SamplingParams:
         errors: list[FieldError] = []
         for name, allowed in RANGES.items():
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and allowed.low <= value <= allowed.high):
-                errors.append(FieldError(name, f"must be between {allowed.low:g} and {allowed.high:g}, got {value}"))
+            if value is not None and not (allowed.low <= value <= allowed.high):
+                errors.append(FieldError(name, f"must be between {allowed}, got {value}"))
         if self.stop is not None:
             if len(self.stop) > MAX_STOP_STRINGS:
                 errors.append(FieldError("stop", f"at most {MAX_STOP_STRINGS} strings, got {len(self.stop)}"))

@@ -118,6 +118,7 @@ def build_server(parts: Parts) -> tuple[gr.Server, gr.Blocks]:
         ui,
         path="/",
         run_history=False,
+        show_error=False,  # but for those meant for people
         footer_links=[],
         theme=theme(),
         css=css(),

@@ -1,5 +1,6 @@
 """What a model writes is shown, and never runs or loads anything."""
 
+import time
 from html.parser import HTMLParser
 
 import pytest
@@ -137,3 +138,28 @@ def test_a_finished_block_is_not_rendered_again() -> None:
 def test_reasoning_is_split_off(text: str, reasoning: str, answer: str, closed: bool) -> None:
     thought = split_reasoning(text)
     assert (thought.reasoning, thought.answer, thought.closed) == (reasoning, answer, closed)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "$$a\n\n" * 40_000,
+        "\\(a " * 6_000,
+        "\\(" * 15_000,
+        "<![CDATA[" * 3_000,
+        "[a][" * 7_000,
+        "```java\n" + "\n" * 29_000 + "```",
+        "```markdown\n" + "\n" * 29_000 + "```",
+        "```typescript\n" + "?" * 19_000 + "\n```",
+        "```python\n" + "a " * 9_000 + "\n```",
+    ],
+    ids=lambda text: repr(text[:14]),
+)
+def test_no_text_stops_the_server(text: str) -> None:
+    began = time.process_time()
+    to_html(text)
+    assert time.process_time() - began < 3, "seconds of CPU; minutes without the limits"
+
+
+def test_a_very_long_text_is_shown_as_it_is() -> None:
+    assert to_html("**bold** <b> " * 4_000).startswith('<div class="plain-text">**bold** &lt;b&gt; ')

@@ -556,7 +556,7 @@ class TestSafety:
         assert "first token" in first["line"]
         second = client.predict("again", first["chat_id"], first["token"], api_name="/ask")
         assert (second["chat_id"], second["token"]) == (first["chat_id"], first["token"])
-        with pytest.raises(Exception, match="no chat"):
+        with pytest.raises(Exception, match="no longer here"):
             client.predict("mine?", first["chat_id"], "", api_name="/ask")
         with pytest.raises(Exception, match="leave it empty"):
             client.predict("mine?", first["chat_id"], "forged", api_name="/ask")

@@ -20,13 +20,14 @@ from starlette.convertors import Convertor, register_url_convertor
 
 from chatlab.api.identity import Caller
 from chatlab.api.problems import route_class
-from chatlab.api.schemas import MAX_BUDGET_TOKENS, Number, Text, in_range
+from chatlab.api.schemas import Number, Text, in_range
 from chatlab.api.sse import stream_response
 from chatlab.completions import CompletionService, Prepared
 from chatlab.embedding import Embedder
 from chatlab.engines.base import Chunk, Finished, ModelFacts, Piece, Started
 from chatlab.errors import ChatlabError, FieldError, InvalidInput, NotFound
 from chatlab.messages import (
+    MAX_BUDGET_TOKENS,
     MAX_STOP_STRINGS,
     CacheScope,
     FinishReason,

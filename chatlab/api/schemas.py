@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 from chatlab.messages import (
+    MAX_BUDGET_TOKENS,
     MAX_STOP_CHARS,
     MAX_STOP_STRINGS,
     RANGES,
@@ -32,7 +33,6 @@ from chatlab.messages import (
 MAX_TITLE_CHARS = 200
 MAX_SYSTEM_PROMPT_CHARS = 100_000
 MAX_REASON_CHARS = 2_000
-MAX_BUDGET_TOKENS = 10_000_000
 
 
 def camel(name: str) -> str:

@@ -13,6 +13,8 @@ from chatlab.messages import Chat
 from chatlab.store import SearchHit
 
 PAGE_CHATS = 40
+MAX_CHATS = 2_000  # listed at once
+MAX_FOUND = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Shelf:
         except ValidationError:
             return cls()
         offset = max(-24 * 60, min(24 * 60, shelf.utc_offset_minutes))
-        return cls(shelf.archived, max(PAGE_CHATS, min(10_000, shelf.chats)), offset)
+        return cls(shelf.archived, max(PAGE_CHATS, min(MAX_CHATS, shelf.chats)), offset)
 
     def to_json(self) -> str:
         """As the browser keeps it."""
@@ -81,7 +83,7 @@ def found(hits: Sequence[SearchHit], q: str, shown: str) -> str:
     if not hits:
         return f'<p class="empty" role="status">Nothing contains “{escape(q)}”.</p>'
     items = (_item(hit.chat, shown, _marked(hit), hit.turn_id or "") for hit in hits)
-    n = "1 chat" if len(hits) == 1 else f"{len(hits)} chats"
+    n = "1 chat" if len(hits) == 1 else f"{len(hits)} chats" if len(hits) < MAX_FOUND else f"{MAX_FOUND} chats or more"
     return _group(f"Found in {n}", items)
 
 

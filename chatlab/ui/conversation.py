@@ -92,11 +92,11 @@ def turn_html(branch: Branch, at: int, render: Render = settled_html) -> str:
     return (
         f'<article class="turn" data-turn="{escape(turn.turn_id)}" data-parent="{escape(turn.parent_turn_id or "")}" '
         f'data-live="{str(turn.live).lower()}">'
-        f"{_question(turn)}{_answer(turn, render)}{_footer(branch, at, last)}</article>"
+        f"{_question(turn, branch.read_only)}{_answer(turn, render)}{_footer(branch, at, last)}</article>"
     )
 
 
-def _question(turn: Turn) -> str:
+def _question(turn: Turn, read_only: bool) -> str:
     text = escape(turn.user_message)
     if len(turn.user_message) > LONG_MESSAGE_CHARS:
         beginning = escape(turn.user_message[:200].rstrip())
@@ -106,11 +106,14 @@ def _question(turn: Turn) -> str:
         )
     else:
         shown = f'<div class="said">{text}</div>'
+    edit = (
+        '<button type="button" data-do="edit" title="Edit and send again" aria-label="Edit and send again">'
+        '<i class="icon edit"></i></button>'
+    )
     return (
         f'<div class="question"><h3 class="sr-only">You</h3>{shown}<div class="tools">'
         '<button type="button" data-do="copy" title="Copy message" aria-label="Copy message"><i class="icon copy"></i>'
-        '</button><button type="button" data-do="edit" title="Edit and send again" aria-label="Edit and send again">'
-        '<i class="icon edit"></i></button></div></div>'
+        f"</button>{'' if read_only else edit}</div></div>"
     )
 
 
@@ -138,7 +141,8 @@ def _footer(branch: Branch, at: int, last: bool) -> str:
         return '<footer><p class="line">&nbsp;</p></footer>'  # its place is kept: nothing moves when the line comes
     return (
         f'<footer>{_problem(turn.error) if turn.error else ""}<p class="line">{escape(line_of(turn))}</p>'
-        f'<div class="tools">{_switch(branch, at)}{_tools(turn, last)}</div>{_verdict(turn)}'
+        f'<div class="tools">{_switch(branch, at)}{_tools(turn, last, branch.read_only)}</div>'
+        f"{'' if branch.read_only else _verdict(turn)}"
         f'<textarea hidden class="raw" aria-hidden="true">{escape(turn.assistant_message or "")}</textarea></footer>'
     )
 
@@ -164,7 +168,7 @@ def _switch(branch: Branch, at: int) -> str:
     )
 
 
-def _tools(turn: Turn, last: bool) -> str:
+def _tools(turn: Turn, last: bool, read_only: bool) -> str:
     rating = turn.feedback.rating if turn.feedback else 0
     turn_id = escape(turn.turn_id)
 
@@ -175,6 +179,8 @@ def _tools(turn: Turn, last: bool) -> str:
         )
 
     tools = [button("copy", "Copy answer", "copy")] if turn.assistant_message else []
+    if read_only:
+        return "".join(tools)
     tools.append(button("regenerate", "Regenerate", "again"))
     if turn.assistant_message:
         tools.append(button("rate", "Good answer", "up", f' data-rating="1" aria-pressed="{str(rating == 1).lower()}"'))

@@ -15,6 +15,7 @@ from chatlab.errors import ChatlabError
 from chatlab.ui.conversation import line_of
 from chatlab.ui.handlers import PageHandlers, refusal
 from chatlab.ui.identity import Identities
+from chatlab.ui.view import plain
 
 
 class Answer(TypedDict):
@@ -55,7 +56,8 @@ class Endpoint:
         Raises:
             gr.Error: It cannot be answered; says why.
         """
-        token = token or self._identities.new()
+        message = plain(message)
+        token, chat_id = plain(token) or self._identities.new(), plain(chat_id)
         if (user_id := self._identities.user_id(token)) is None:
             raise gr.Error("token: not one of this server's; leave it empty to get a new one", print_exception=False)
         try:

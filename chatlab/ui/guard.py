@@ -18,7 +18,7 @@ API = "/gradio_api"
 # Of Gradio's own routes: what the page and Gradio's clients need to call our named endpoints, and nothing that reads,
 # writes or fetches files (`file`, `upload`, `proxy`, `stream`), records, or reports.
 OPEN_API = re.compile(
-    rf"{API}/(info|app_id|startup-events|heartbeat/[\w-]+|queue/(join|data)|cancel|reset|call/(v2/)?\w+(/\w+)?|theme\.css)/?"
+    rf"{API}/(info|app_id|startup-events|heartbeat/[\w-]+|queue/(join|data)|cancel|reset|call/(v2/)?ask(/\w+)?|theme\.css)/?"
 )
 CLOSED_PAGES = re.compile(r"/(monitoring|pwa_icon|svelte|login|logout|custom_component|dev|deep_link)(/.*)?")
 # Gradio evaluates its templates; images, media and connections stay on this server, so no beacon leaves the page.
@@ -49,7 +49,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path = str(scope["path"])
+        path = str(scope["path"]).removeprefix(str(scope.get("root_path", "")))  # where it is mounted
         if closed(path):
             await _not_found(send)
             return

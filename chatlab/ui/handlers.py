@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from chatlab.chat import ChatService, TurnRequest
-from chatlab.errors import ChatlabError, FieldError, InvalidInput, NotFound
+from chatlab.errors import ChatBusy, ChatlabError, InvalidInput, NotFound, QueueFull
 from chatlab.markdown import GrowingText
 from chatlab.messages import Chat, ChatSettings, DeltaEvent, DoneEvent, ErrorEvent, EventBody, RestartEvent, Turn
 from chatlab.problems import problem_of
@@ -37,6 +37,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.number = 0
+        self.sending = False  # a message is on its way into a chat
 
     def turn_to(self) -> "Ticket":
         """Look at something new."""
@@ -95,7 +96,8 @@ class PageHandlers:
         try:
             known = await self._chats.conversation(user_id, wanted.chat)
         except NotFound:
-            yield View(Place(n=wanted.n), "", conversation.missing(), self._defaults)
+            missing = View(Place(n=wanted.n), "", conversation.missing(), self._defaults)
+            yield missing if ticket.valid else View()
             return
         if not ticket.valid:  # a quick person has gone on while this was read
             yield View()
@@ -129,8 +131,10 @@ class PageHandlers:
         user_id = self._user(kept)
         request = TurnRequest(message)
         if place.chat:
-            known = await self._conversation(user_id, place.chat)
-            if editing and (edited := _turn(known, editing)) is not None:
+            known = await self._writable(user_id, place.chat)
+            if editing:
+                if (edited := _turn(known, editing)) is None:
+                    raise Refused("The message that you were editing is not in this chat: press Esc, then send it.")
                 request = replace(request, parent_turn_id=edited.parent_turn_id)
             elif place.leaf:
                 request = replace(request, parent_turn_id=place.leaf)
@@ -142,7 +146,7 @@ class PageHandlers:
     ) -> AsyncGenerator[View]:
         """Answer a message again, as another version; or go on with an answer that was cut (`on_with_it`)."""
         user_id = self._user(kept)
-        known = await self._conversation(user_id, place.chat)
+        known = await self._writable(user_id, place.chat)
         if (turn := _turn(known, turn_id)) is None:
             raise Refused("This message is gone: reload the page.")
         request = TurnRequest(turn.user_message, parent_turn_id=turn.parent_turn_id, cache_bypass=True)
@@ -154,11 +158,20 @@ class PageHandlers:
     async def _answer(
         self, user_id: str, session: str, place: Place, request: TurnRequest, chosen: ChatSettings
     ) -> AsyncGenerator[View]:
-        ticket = self._watch(session).turn_to()
+        watch = self._watch(session)
+        if watch.sending:  # a double click
+            return
+        looked_at, watch.sending = watch.number, True
         try:
             chat_id, turn = await self._begin(user_id, place.chat, request, chosen)
         except ChatlabError as error:
             raise refusal(error) from error
+        finally:
+            watch.sending = False
+        if watch.number != looked_at:  # the person looks at another chat by now; the answer goes on in its own
+            yield View()
+            return
+        ticket = watch.turn_to()
         known = await self._conversation(user_id, chat_id)
         branch = branch_to(known.turns, turn.turn_id)
         goes_on = bool(place.chat) and turn.parent_turn_id == place.leaf
@@ -178,8 +191,8 @@ class PageHandlers:
         made = await self._chats.create_chat(lambda chat: chosen.apply(replace(chat, title=title)), user_id)
         try:
             return made.chat_id, await self._chats.begin(user_id, made.chat_id, replace(request, entitle=title))
-        except ChatlabError:
-            await self._chats.delete_chat(user_id, made.chat_id)
+        except BaseException:
+            await asyncio.shield(self._chats.delete_chat(user_id, made.chat_id))
             raise
 
     async def stop(self, kept: Kept, place: Place) -> None:
@@ -191,25 +204,37 @@ class PageHandlers:
             if turn.live:
                 await self._chats.stop(user_id, turn.turn_id)
 
-    async def rate(self, kept: Kept, place: Place, turn_id: str, rating: int, reason: str | None) -> View:
+    async def rate(self, kept: Kept, session: str, place: Place, turn_id: str, rating: int, reason: str | None) -> View:
         """Store a thumb, with its reason; the page shows it."""
         user_id = self._user(kept)
         try:
             await self._chats.rate(user_id, place.chat, turn_id, rating, reason)
         except ChatlabError as error:
             raise refusal(error) from error
-        return await self.as_is(kept, place)
+        return await self.as_is(kept, session, place)
 
-    async def as_is(self, kept: Kept, place: Place) -> View:
-        """The same place, as it is now."""
+    async def as_is(self, kept: Kept, session: str, place: Place) -> View:
+        """The same place, as it is now; nothing if the page has gone on meanwhile."""
+        watch = self._watch(session)
+        looked_at = watch.number
         known = await self._conversation(self._user(kept), place.chat)
+        if watch.number != looked_at:
+            return View()
         branch = branch_to(known.turns, place.leaf)
         return replace(self._whole(known, branch, place_in(place, known.chat, branch)), chosen=None)
+
+    def leave(self, session: str, place: Place) -> View:
+        """Look away from a chat that is gone."""
+        self._watch(session).turn_to()
+        return self.new_chat(place)
 
     async def configure(self, kept: Kept, place: Place, chosen: ChatSettings) -> None:
         """Store the settings of a chat; those of a new one are stored with its first message."""
         user_id = self._user(kept)
         if not place.chat:
+            return
+        known = await self._conversation(user_id, place.chat)
+        if ChatSettings.of(known.chat) == chosen:
             return
         try:
             await self._chats.change_chat(user_id, place.chat, chosen.apply)
@@ -261,7 +286,7 @@ class PageHandlers:
         if len(branch.turns) == 1:
             chat = await self._titled(user_id, known.chat)
             if ticket.valid and chat.title != place.title:
-                yield View(replace(place, title=chat.title or ""))
+                yield View(place_in(place, chat, branch))
                 return
         yield View()
 
@@ -273,6 +298,7 @@ class PageHandlers:
             return chat
 
     def _whole(self, known: Conversation, branch: Branch, place: Place) -> View:
+        branch = replace(branch, read_only=known.chat.archived)
         if not branch.turns:
             return replace(self.new_chat(place), place=place, chosen=ChatSettings.of(known.chat))
         return View(
@@ -281,6 +307,12 @@ class PageHandlers:
             conversation.latest(branch),
             ChatSettings.of(known.chat),
         )
+
+    async def _writable(self, user_id: str, chat_id: str) -> Conversation:
+        known = await self._conversation(user_id, chat_id)
+        if known.chat.archived:
+            raise Refused("This chat is archived and can only be read: take it back first.")
+        return known
 
     async def _conversation(self, user_id: str, chat_id: str) -> Conversation:
         try:
@@ -304,23 +336,38 @@ class PageHandlers:
 # Names of fields as a person knows them.
 _FIELDS: Mapping[str, str] = {
     "userMessage": "Your message",
+    "parentTurnID": "The message before",
     "history.budgetTokens": "Budget",
-    "history.strategy": "Strategy",
+    "history.strategy": "History",
+    "cache.scope": "Answer cache",
+    "systemPrompt": "System prompt",
     "params.maxNewTokens": "Longest answer",
-    "title": "The title",
+    "max_new_tokens": "Longest answer",
+    "temperature": "Temperature",
+    "top_p": "Top p",
+    "top_k": "Top k",
+    "repetition_penalty": "Repetition penalty",
+    "seed": "Seed",
+    "stop": "Stop strings",
     "name": "The name",
 }
 
 
 def refusal(error: ChatlabError) -> Refused:
-    """An error in the words of the page."""
-    if isinstance(error, InvalidInput):
-        return Refused(" ".join(_sentence(each) for each in error.errors))
-    return Refused(problem_of(error).detail)
-
-
-def _sentence(error: FieldError) -> str:
-    return f"{_FIELDS.get(error.field, error.field)}: {error.message}."
+    """An error in the words of the page, with what to do next."""
+    match error:
+        case InvalidInput():
+            return Refused(" ".join(f"{_FIELDS.get(each.field, each.field)}: {each.message}." for each in error.errors))
+        case ChatBusy():
+            return Refused("This chat is still answering: stop it (Esc), or wait for its end.")
+        case QueueFull():
+            return Refused(
+                f"Too many answers are under way here. Try again in {error.retry_after_seconds} s; your message stays."
+            )
+        case NotFound():
+            return Refused("This is no longer here: reload the page.")
+        case _:
+            return Refused(problem_of(error).detail)
 
 
 def _turn(known: Conversation, turn_id: str) -> Turn | None:

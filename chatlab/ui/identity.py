@@ -41,16 +41,16 @@ class Identities:
 
     def user_of(self, kept: Kept) -> str | None:
         """The user whose browser keeps this; None when it is none of ours."""
-        return self.user_id(kept.get("token"))
+        return self.user_id(kept.get("token")) if isinstance(kept, dict) else None  # pyright: ignore[reportUnnecessaryIsInstance] - anybody may send anything
 
     def user_id(self, token: object) -> str | None:
         """The user that a token stands for; None when it is not ours."""
         if not isinstance(token, str):
             return None
         name, _, signature = token.partition(".")
-        if not hmac.compare_digest(signature.encode(), self._signature(name).encode()):
+        if not hmac.compare_digest(signature.encode(errors="replace"), self._signature(name).encode()):
             return None
         return PREFIX + name
 
     def _signature(self, name: str) -> str:
-        return hmac.new(self._key, b"browser:" + name.encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self._key, b"browser:" + name.encode(errors="replace"), hashlib.sha256).hexdigest()

@@ -7,14 +7,13 @@ from datetime import UTC, datetime
 from chatlab.chat import ChatService
 from chatlab.errors import ChatlabError
 from chatlab.messages import Chat
-from chatlab.ui.chat_list import PAGE_CHATS, Shelf, found, listing, undo_notice
+from chatlab.ui.chat_list import MAX_CHATS, PAGE_CHATS, Shelf, found, listing, undo_notice
 from chatlab.ui.handlers import Refused, refusal
 from chatlab.ui.identity import Identities, Kept
 from chatlab.ui.view import TITLE_CHARS, Place
 
 MAX_QUERY_CHARS = 200
 PAGE = 100  # chats read at once
-MAX_PINNED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +30,13 @@ class Managed:
 
     Attributes:
         listed: The list afterwards.
-        notice: What is said about it, as HTML.
+        notice: What is said about it, as HTML; None leaves what was said before.
         changed: The chat whose title or state is another now, if any.
         gone: Whether the chat on show is no longer there.
     """
 
     listed: Listed
-    notice: str = ""
+    notice: str | None = None
     changed: str = ""
     gone: bool = False
 
@@ -62,17 +61,22 @@ class Library:
         if q := q.strip()[:MAX_QUERY_CHARS].replace("\x00", ""):
             hits = await self._chats.search(user_id, q, archived=shelf.archived)
             return Listed(found(hits, q, shown), shelf)
-        pinned = (await self._chats.chats(user_id, MAX_PINNED, archived=shelf.archived, pinned=True)).chats
+        pinned, _ = await self._read(user_id, MAX_CHATS, shelf.archived, pinned=True)
+        others, more = await self._read(user_id, shelf.chats, shelf.archived, pinned=False)
+        return Listed(listing([*pinned, *others], more, shelf, shown, datetime.now(UTC)), shelf)
+
+    async def _read(self, user_id: str, most: int, archived: bool, pinned: bool) -> tuple[list[Chat], bool]:
+        """Chats, and whether there are more."""
         chats: list[Chat] = []
         cursor: str | None = None
-        while len(chats) < shelf.chats:
+        while len(chats) < most:
             page = await self._chats.chats(
-                user_id, min(PAGE, shelf.chats - len(chats)), cursor, archived=shelf.archived, pinned=False
+                user_id, min(PAGE, most - len(chats)), cursor, archived=archived, pinned=pinned
             )
             chats += page.chats
             if (cursor := page.next_cursor) is None:
                 break
-        return Listed(listing([*pinned, *chats], cursor is not None, shelf, shown, datetime.now(UTC)), shelf)
+        return chats, cursor is not None
 
     async def manage(
         self, kept: Kept, place: Place, shelf: Shelf, q: str, do: str, chat_id: str, title: str
@@ -112,7 +116,7 @@ class Library:
         gone = undo is not None and chat_id == place.chat
         return Managed(
             await self.listed(kept, shelf, q, "" if gone else place.chat),
-            "" if undo is None else undo_notice(undo),
+            undo_notice(undo) if undo is not None else "" if do == "undo" else None,
             chat_id if do in ("rename", "archive") else "",
             gone,
         )

@@ -10,18 +10,20 @@ from importlib.resources import files
 from typing import Any
 
 import gradio as gr
+import structlog
 from gradio.events import api
 
 from chatlab.errors import ChatlabError
+from chatlab.messages import ChatSettings
 from chatlab.settings import Settings
 from chatlab.ui.chat_list import Shelf
 from chatlab.ui.endpoint import Endpoint
 from chatlab.ui.handlers import PageHandlers, Refused, refusal
 from chatlab.ui.identity import Identities, Kept
-from chatlab.ui.library import Library, Listed
-from chatlab.ui.panel import N_SETTINGS, Panel, chosen_from, values_of
+from chatlab.ui.library import Library, Listed, Managed
+from chatlab.ui.panel import Panel, chosen_from, values_of
 from chatlab.ui.presets import Presets
-from chatlab.ui.view import Place, View
+from chatlab.ui.view import Place, View, plain
 
 STORAGE_KEY = "chatlab"
 MAX_WAITING_EVENTS = 10_000  # of all pages; on ZeroGPU Gradio's own limit would be 1
@@ -39,7 +41,7 @@ window.dispatchEvent(new CustomEvent("chatlab:latest"));
 }})();"""
 # Tells the scripts that a part was renewed, after its HTML was.
 RENEWED = "watch('value', () => window.dispatchEvent(new CustomEvent('chatlab:{part}')))"
-ON_REFUSAL = "() => window.chatlab?.refused()"
+ON_REFUSAL = "() => window.chatlab?.settled()"
 ON_PLACE = "() => setTimeout(() => window.chatlab?.placed())"
 # The server does not know the browser's time zone, and "Today" depends on it.
 ON_LOAD = (
@@ -59,6 +61,8 @@ QUIET: dict[str, Any] = {
 }
 
 TYPED: dict[str, Any] = {**QUIET, "trigger_mode": "always_last"}  # letters come faster than answers
+
+log = structlog.get_logger(__name__)
 
 
 class ChatPage:
@@ -90,7 +94,7 @@ class ChatPage:
                     max_lines=1,
                 )  # fmt: skip
                 self.notice = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="notice")
-                self.listed = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="chats")
+                self.listed = _part("chats", "")
             with gr.Column(elem_id="main"):
                 gr.HTML(_asset("header.html"), js_on_load=None, apply_default_css=False, elem_id="header")
                 with gr.Column(elem_id="conversation"):
@@ -176,7 +180,7 @@ class ChatPage:
             chosen = chosen_from(values)
         except ChatlabError as error:
             raise _shown(refusal(error)) from error
-        views = self._handlers.ask(kept, _page(request), Place.of(place), message or "", editing, chosen)
+        views = self._handlers.ask(kept, _page(request), Place.of(place), message or "", plain(editing), chosen)
         async for updates in _views(views):
             yield updates
 
@@ -190,28 +194,30 @@ class ChatPage:
     async def _stop(self, kept: Kept, place: str) -> None:
         await _or_shown(self._handlers.stop(kept, Place.of(place)))
 
-    async def _rate(self, kept: Kept, place: str, event: gr.EventData) -> Updates:
+    async def _rate(self, kept: Kept, place: str, event: gr.EventData, request: gr.Request) -> Updates:
         wanted = _Payload(event)
         rating = 1 if wanted.text("rating") == "1" else -1
         reason = wanted.text("reason")[:500] or None
-        rated = self._handlers.rate(kept, Place.of(place), wanted.text("turn"), rating, reason)
+        rated = self._handlers.rate(kept, _page(request), Place.of(place), wanted.text("turn"), rating, reason)
         return _updates(await _or_shown(rated))
 
-    async def _manage(self, kept: Kept, place: str, shelf: str, q: str, event: gr.EventData) -> Updates:
+    async def _manage(
+        self, kept: Kept, place: str, shelf: str, q: str, event: gr.EventData, request: gr.Request
+    ) -> Updates:
         """What was chosen in the list of chats; the conversation changes with it where it is the chat on show."""
-        wanted, at, on = _Payload(event), Place.of(place), Shelf.of(shelf)
-        done = await _or_shown(
-            self._library.manage(kept, at, on, q, wanted.text("do"), wanted.text("chat"), wanted.text("title"))
-        )
+        wanted, at = _Payload(event), Place.of(place)
+        chosen = (wanted.text("do"), wanted.text("chat"), wanted.text("title"))
+        done: Managed = await _or_shown(self._library.manage(kept, at, Shelf.of(shelf), plain(q), *chosen))
         view = View()
         if done.gone:
-            view = self._handlers.new_chat(at)
+            view = self._handlers.leave(_page(request), at)
         elif done.changed == at.chat and at.chat:
-            view = await _or_shown(self._handlers.as_is(kept, at))
-        return done.notice, *_listing(done.listed), *_whole(view)
+            view = await _or_shown(self._handlers.as_is(kept, _page(request), at))
+        notice = gr.skip() if done.notice is None else done.notice
+        return notice, *_listing(done.listed), *_whole(view)
 
     async def _renew(self, kept: Kept, place: str, shelf: str, q: str) -> Updates:
-        return _listing(await _or_shown(self._library.listed(kept, Shelf.of(shelf), q or "", Place.of(place).chat)))
+        return _listing(await _or_shown(self._library.listed(kept, Shelf.of(shelf), plain(q), Place.of(place).chat)))
 
     async def _configure(self, kept: Kept, place: str, *values: Any) -> None:
         try:
@@ -221,18 +227,18 @@ class ChatPage:
         await _or_shown(self._handlers.configure(kept, Place.of(place), chosen))
 
     async def _apply(self, kept: Kept, name: str) -> list[Any]:
-        return values_of(await _or_shown(self._presets.chosen(kept, name or "")))
+        return values_of(await _or_shown(self._presets.chosen(kept, plain(name))))
 
     async def _keep(self, kept: Kept, name: str, *values: Any) -> Updates:
         try:
             chosen = chosen_from(values)
         except ChatlabError as error:
             raise _shown(refusal(error)) from error
-        kept_name = await _or_shown(self._presets.keep(kept, name or "", chosen))
+        kept_name = await _or_shown(self._presets.keep(kept, plain(name), chosen))
         return gr.update(choices=await self._presets.names(kept), value=kept_name), ""
 
     async def _drop(self, kept: Kept, name: str) -> Any:
-        await _or_shown(self._presets.drop(kept, name or ""))
+        await _or_shown(self._presets.drop(kept, plain(name)))
         return await self._preset_choices(kept)
 
     async def _preset_choices(self, kept: Kept) -> Any:
@@ -247,8 +253,7 @@ class _Payload:
         self._data: dict[str, Any] = data if isinstance(data, dict) else {}
 
     def text(self, name: str) -> str:
-        value = self._data.get(name)
-        return value if isinstance(value, str) else ""
+        return plain(self._data.get(name))
 
 
 def build_ui(
@@ -271,6 +276,8 @@ async def _views(
             yield updates(view)
     except Refused as error:
         raise _shown(error) from error
+    except Exception as error:
+        raise _failed() from error
 
 
 async def _or_shown(work: Awaitable[Any]) -> Any:
@@ -278,6 +285,13 @@ async def _or_shown(work: Awaitable[Any]) -> Any:
         return await work
     except Refused as error:
         raise _shown(error) from error
+    except Exception as error:
+        raise _failed() from error
+
+
+def _failed() -> gr.Error:
+    log.exception("the page failed")
+    return gr.Error("The server could not do it; its log says why. Try again.", print_exception=False)
 
 
 def _shown(error: Refused) -> gr.Error:
@@ -295,7 +309,9 @@ def _updates(view: View) -> Updates:
 
 def _whole(view: View) -> Updates:
     """The same, and the values of the settings."""
-    settings = [gr.skip()] * N_SETTINGS if view.chosen is None else values_of(view.chosen)
+    settings = values_of(view.chosen or ChatSettings())
+    if view.chosen is None:
+        settings = [gr.skip()] * len(settings)
     return *_updates(view), *settings
 
 

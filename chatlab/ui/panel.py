@@ -7,7 +7,16 @@ import gradio as gr
 
 from chatlab.engines.base import ModelFacts
 from chatlab.errors import FieldError, InvalidInput
-from chatlab.messages import CacheChoice, CacheScope, ChatSettings, HistoryChoice, SamplingParams, StrategyName
+from chatlab.messages import (
+    MAX_BUDGET_TOKENS,
+    CacheChoice,
+    CacheScope,
+    ChatSettings,
+    HistoryChoice,
+    SamplingParams,
+    StrategyName,
+)
+from chatlab.ui.view import plain
 
 STRATEGIES: list[tuple[str, StrategyName]] = [
     ("Truncate: the newest turns that fit", "truncate"),
@@ -19,7 +28,7 @@ SCOPES: list[tuple[str, CacheScope]] = [
     ("Everybody's chats", "global"),
 ]
 DEFAULT = "model's default"
-N_SETTINGS = 11
+MAX_SYSTEM_PROMPT_CHARS = 100_000
 
 
 class Panel:
@@ -58,7 +67,7 @@ class Panel:
             SCOPES,
             value=defaults.cache.scope,
             label="Answer cache",
-            info="Whose earlier answers may serve a question asked again: at once, without the model.",
+            info="Whose earlier answers may serve a question asked again. Kept with the chat; nothing is served yet.",
         )
         params = defaults.params
         self.max_new_tokens = _number(
@@ -109,28 +118,52 @@ def _number(value: int | None, label: str, info: str, placeholder: str = DEFAULT
 
 
 def chosen_from(values: Sequence[Any]) -> ChatSettings:
-    """The settings that the components' values stand for.
+    """The settings that the components' values stand for, whoever sent them.
 
     Raises:
-        InvalidInput: A value is out of range; names the field.
+        InvalidInput: A value cannot be used; names the field.
     """
     system_prompt, strategy, budget, scope, max_new, temperature, top_p, top_k, penalty, seed, stop = values
-    if budget is not None and budget < 1:
-        raise InvalidInput(FieldError("history.budgetTokens", f"must be at least 1, got {budget}"))
+    if strategy not in [name for _, name in STRATEGIES]:
+        raise InvalidInput(FieldError("history.strategy", "choose one of those offered"))
+    if scope not in [name for _, name in SCOPES]:
+        raise InvalidInput(FieldError("cache.scope", "choose one of those offered"))
+    if (budget := _whole(budget, "history.budgetTokens")) is not None and not 1 <= budget <= MAX_BUDGET_TOKENS:
+        raise InvalidInput(FieldError("history.budgetTokens", f"must be between 1 and {MAX_BUDGET_TOKENS:,}"))
     return ChatSettings(
-        (system_prompt or "").strip() or None,
+        _text(system_prompt, "systemPrompt") or None,
         HistoryChoice(strategy, budget),
         CacheChoice(scope),
         SamplingParams(
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            max_new_tokens=max_new,
-            stop=tuple(line for line in (stop or "").splitlines() if line) or None,
-            seed=seed,
-            repetition_penalty=penalty,
+            temperature=_number_of(temperature, "temperature"),
+            top_p=_number_of(top_p, "top_p"),
+            top_k=_whole(top_k, "top_k"),
+            max_new_tokens=_whole(max_new, "max_new_tokens"),
+            stop=tuple(line for line in _text(stop, "stop").splitlines() if line) or None,
+            seed=_whole(seed, "seed"),
+            repetition_penalty=_number_of(penalty, "repetition_penalty"),
         ),
     )
+
+
+def _text(value: object, field: str) -> str:
+    text = value.strip() if isinstance(value, str) else ""
+    if len(text) > MAX_SYSTEM_PROMPT_CHARS:
+        raise InvalidInput(FieldError(field, f"has {len(text):,} characters of at most {MAX_SYSTEM_PROMPT_CHARS:,}"))
+    return plain(text)
+
+
+def _number_of(value: object, field: str) -> float | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise InvalidInput(FieldError(field, "must be a number"))
+    return value
+
+
+def _whole(value: object, field: str) -> int | None:
+    number = _number_of(value, field)
+    if number is not None and number != number // 1:
+        raise InvalidInput(FieldError(field, "must be a whole number"))
+    return None if number is None else int(number)
 
 
 def values_of(chosen: ChatSettings) -> list[Any]:

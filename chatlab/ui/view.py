@@ -10,6 +10,7 @@ from chatlab.messages import Chat, ChatSettings, Turn, path_to
 
 TITLE_CHARS = 60
 PAGE_TURNS = 20  # turns of a long chat shown at once; more on request
+MAX_TURNS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +73,22 @@ class Branch:
     Attributes:
         turns: Root first.
         siblings: For each turn, the ids of all turns with the same parent, oldest first.
+        read_only: Whether nothing can be done with it.
     """
 
     turns: tuple[Turn, ...]
     siblings: tuple[tuple[str, ...], ...]
+    read_only: bool = False
+
+
+def plain(value: object) -> str:
+    """Text that can be stored, of whatever came: without NUL characters and lone surrogates; else empty."""
+    return value.replace("\x00", "").encode(errors="replace").decode() if isinstance(value, str) else ""
 
 
 def title_of(message: str) -> str:
     """A title for a chat that begins with this message: its first line, shortened."""
-    line = " ".join(message.strip().partition("\n")[0].split())
+    line = " ".join(plain(message).strip().partition("\n")[0].split())
     return line if len(line) <= TITLE_CHARS else line[: TITLE_CHARS - 1].rstrip() + "…"
 
 
@@ -109,6 +117,9 @@ def with_turn(branch: Branch, turn: Turn) -> Branch:
 
 def place_in(place: Place, chat: Chat, branch: Branch) -> Place:
     """The place of a page that shows a branch of a chat; another chat begins with its last turns."""
-    turns = (place.turns or PAGE_TURNS) if place.chat == chat.chat_id else PAGE_TURNS
+    turns = max(PAGE_TURNS, min(MAX_TURNS, place.turns)) if place.chat == chat.chat_id else PAGE_TURNS
+    for at, turn in enumerate(branch.turns):
+        if turn.turn_id == place.leaf:  # what was asked for is among them
+            turns = max(turns, len(branch.turns) - at)
     leaf = branch.turns[-1].turn_id if branch.turns else ""
     return Place(chat.chat_id, leaf, chat.title or "", turns, chat.archived, place.n)

@@ -1,7 +1,23 @@
 // The list of chats: open without loading the page anew, the menu of a chat, renaming in place.
 const menu = page.find("#chat-menu");
-let item = null;
-const manage = (name, more) => page.tell("manage", { do: name, chat: item.dataset.chat, title: "", ...more });
+let item = null; // what the menu is about; the list may change while it is open
+let focus = "";
+function manage(name, more) {
+  menu.hidePopover();
+  focus = item.chat;
+  page.tell("manage", { do: name, chat: item.chat, title: "", ...more });
+}
+// A renewed list keeps the focus where the person was.
+window.addEventListener("chatlab:chats", () => {
+  if (!focus) return;
+  (page.find(`#chats a[data-chat="${focus}"]`) ?? page.find("#notice button") ?? page.find(".new-chat")).focus();
+  focus = "";
+});
+const rename = page.find("#rename");
+rename.addEventListener("close", () => {
+  const title = rename.querySelector("input").value;
+  if (rename.returnValue === "keep" && title.trim() && title !== item.title) manage("rename", { title });
+});
 
 Object.assign(page.actions, {
   open(link, event) {
@@ -16,9 +32,9 @@ Object.assign(page.actions, {
     page.field("message").focus();
   },
   menu(button) {
-    item = button.closest("li");
-    menu.querySelector("[data-do=pin]").textContent = item.dataset.pinned === "true" ? "Unpin" : "Pin";
-    menu.querySelector("[data-do=archive]").textContent = item.dataset.archived === "true" ? "Unarchive" : "Archive";
+    item = { ...button.closest("li").dataset };
+    menu.querySelector("[data-do=pin]").textContent = item.pinned === "true" ? "Unpin" : "Pin";
+    menu.querySelector("[data-do=archive]").textContent = item.archived === "true" ? "Unarchive" : "Archive";
     menu.showPopover();
     const at = button.getBoundingClientRect();
     const top = Math.min(at.bottom, window.innerHeight - menu.offsetHeight - 8);
@@ -27,29 +43,14 @@ Object.assign(page.actions, {
   },
   rename() {
     menu.hidePopover();
-    const link = item.querySelector("a");
-    const input = Object.assign(document.createElement("input"), { value: item.dataset.title, className: "rename", maxLength: 120 });
-    input.setAttribute("aria-label", "Title of the chat");
-    let over = false;
-    const done = (store) => {
-      if (over) return; // leaving the field for good is a blur, too
-      over = true;
-      input.replaceWith(link);
-      link.focus();
-      if (store && input.value.trim() && input.value !== item.dataset.title) manage("rename", { title: input.value });
-    };
-    input.addEventListener("keydown", (event) => {
-      event.stopPropagation();
-      if (event.key === "Enter") done(true);
-      if (event.key === "Escape") done(false);
-    });
-    input.addEventListener("blur", () => done(true));
-    link.replaceWith(input);
-    input.select();
+    rename.returnValue = "";
+    rename.querySelector("input").value = item.title;
+    rename.showModal();
+    rename.querySelector("input").select();
   },
-  pin: () => { menu.hidePopover(); manage("pin"); },
-  archive: () => { menu.hidePopover(); manage("archive"); },
-  discard: () => { menu.hidePopover(); manage("discard"); },
+  pin: () => manage("pin"),
+  archive: () => manage("archive"),
+  discard: () => manage("discard"),
   undo: (button) => page.tell("manage", { do: "undo", chat: button.dataset.chat, title: "" }),
   more: () => page.tell("manage", { do: "more", chat: "", title: "" }),
   shelf: () => page.tell("manage", { do: "shelf", chat: "", title: "" }),

@@ -2,12 +2,15 @@
 const draftOf = (chat) => `chatlab-draft:${chat || "new"}`;
 const box = () => page.field("message");
 let chat = null; // until the page has a place
+let sent = null; // the message on its way
 
 document.addEventListener("input", (event) => {
   if (event.target !== box() || page.field("editing").value) return;
   const draft = draftOf(chat);
-  if (event.target.value) localStorage.setItem(draft, event.target.value);
-  else localStorage.removeItem(draft);
+  try {
+    if (event.target.value) localStorage.setItem(draft, event.target.value);
+    else localStorage.removeItem(draft);
+  } catch { /* storage is full: this draft lasts as long as the page */ }
 });
 window.addEventListener("chatlab:place", ({ detail: place }) => {
   const banner = page.find(".banner.read-only");
@@ -15,33 +18,42 @@ window.addEventListener("chatlab:place", ({ detail: place }) => {
   page.find("#compose").inert = place.archived;
   document.documentElement.dataset.archived = String(place.archived);
   if (place.chat === chat) return;
-  const begun = chat === "" && !place.opening; // a new chat got its name with its first message
+  const begun = chat === "" && !place.opening && sent; // a new chat got its name with its first message
   chat = place.chat;
-  if (!begun && !page.field("editing").value) page.write("message", localStorage.getItem(draftOf(chat)) || "");
+  if (begun) return;
+  page.write("editing", "");
+  page.find(".banner.editing").hidden = true;
+  page.write("message", localStorage.getItem(draftOf(chat)) || "");
   if (!page.narrow()) box().focus();
 });
 // What is sent is on the screen at once, and in its place when the server has it; then the box is emptied.
 const pending = Object.assign(document.createElement("div"), { id: "pending" });
 page.find("#conversation").append(pending);
-let sent = null;
-function submit() {
+function submit(event) {
   const text = box().value;
-  if (!text.trim() || page.live() || sent) return;
+  if (page.live() || sent) { // one message at a time; Gradio would send it
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    if (text.trim() && !sent) page.say("This chat is still answering: stop it (Esc), or wait for its end.");
+    return;
+  }
+  if (!text.trim()) return;
   const last = page.find("#latest article");
-  sent = { text, before: last?.dataset.turn, last: last?.cloneNode(true) };
+  sent = { text, chat, before: last?.dataset.turn, last: last?.cloneNode(true), editing: page.field("editing").value };
   pending.innerHTML = '<article class="turn"><div class="question"><div class="said"></div><div class="tools"></div></div>'
     + '<div class="answer"><div class="text"><p class="waiting"><span class="dots"><i></i><i></i><i></i></span></p></div></div></article>';
   pending.querySelector(".said").textContent = text;
   page.follow();
 }
-page.refused = () => {
+// The server has the message, or refused it.
+page.settled = () => {
   sent = null;
   pending.replaceChildren();
 };
 document.addEventListener("keydown", (event) => {
-  if (event.target === box() && event.key === "Enter" && !event.shiftKey && !event.isComposing) submit();
+  if (event.target === box() && event.key === "Enter" && !event.shiftKey && !event.isComposing) submit(event);
 }, true);
-document.addEventListener("click", (event) => { if (event.target.closest("#send")) submit(); }, true);
+document.addEventListener("click", (event) => { if (event.target.closest("#send")) submit(event); }, true);
 
 // The turn that was the last one joins the earlier ones; the server does not send them all again.
 function moveUp(article) {
@@ -57,15 +69,15 @@ window.addEventListener("chatlab:latest", () => {
     entered = true;
     if (!page.narrow()) box().focus();
   });
-  const turn = page.find("#latest article")?.dataset.turn;
-  if (!sent || !turn || turn === sent.before) return;
-  if (page.find("#latest article").dataset.parent === sent.before) moveUp(sent.last);
+  const latest = page.find("#latest article");
+  if (!sent || !latest || latest.dataset.turn === sent.before) return;
+  if (latest.querySelector(".said").textContent !== sent.text) return; // another chat's
+  if (latest.dataset.parent === sent.before) moveUp(sent.last);
+  if (!sent.editing) localStorage.removeItem(draftOf(sent.chat));
   page.write("editing", "");
   page.find(".banner.editing").hidden = true;
-  localStorage.removeItem(draftOf(chat));
-  localStorage.removeItem(draftOf(""));
-  if (box().value === sent.text) page.write("message", "");
-  page.refused();
+  if (box().value === sent.text) page.write("message", sent.editing ? localStorage.getItem(draftOf(sent.chat)) || "" : "");
+  page.settled();
 });
 
 Object.assign(page.actions, {

@@ -52,11 +52,12 @@ window.addEventListener("chatlab:latest", () => {
     page.find("#announcer").textContent = "Answer: " + turn.querySelector(".text").textContent;
   }
   // An update takes the state of folded reasoning away: give it back.
-  for (const fold of turn.querySelectorAll("details")) fold.open = unfolded.has(turn.dataset.turn);
+  for (const fold of turn.querySelectorAll("details")) fold.open = unfolded.has(nameOf(fold, turn));
 });
+const nameOf = (fold, turn) => `${turn.dataset.turn} ${fold.className}`;
 const unfolded = new Set();
 document.addEventListener("click", (event) => {
   const fold = event.target.closest("summary")?.parentElement;
   const turn = fold?.closest("#latest article");
-  if (turn) unfolded[fold.open ? "delete" : "add"](turn.dataset.turn);
+  if (turn) unfolded[fold.open ? "delete" : "add"](nameOf(fold, turn));
 });

@@ -22,9 +22,11 @@ const keys = {
   "ctrl+/": () => page.find("#help").showModal(),
 };
 document.addEventListener("keydown", (event) => {
+  if (event.isComposing || event.defaultPrevented) return;
   if (event.key === "Escape" && !event.shiftKey) return leave(event);
   const name = [
-    (event.ctrlKey || event.metaKey) && "ctrl", event.altKey && "alt", event.shiftKey && "shift", event.key.toLowerCase(),
+    (event.ctrlKey || event.metaKey) && "ctrl", event.altKey && "alt",
+    event.shiftKey && event.key !== "/" && "shift", event.altKey && event.code === "KeyE" ? "e" : event.key.toLowerCase(),
   ].filter(Boolean).join("+");
   if (!keys[name]) return;
   event.preventDefault();

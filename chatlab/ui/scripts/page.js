@@ -14,7 +14,9 @@ const page = window.chatlab = {
   tell: (event, data) => trigger(event, data),
   // Turn to a chat, or to a new one: at once here, so that what is typed now goes there, and then at the server.
   wanted: { n: 0 },
+  target: "", // a turn to be brought into view, from a search
   open(chat, leaf = "", title = "") {
+    page.target = leaf;
     const place = { chat, leaf, title, turns: 0, archived: false, n: page.wanted.n + 1 };
     page.wanted = place;
     page.write("place", JSON.stringify(place));
@@ -34,8 +36,12 @@ const page = window.chatlab = {
   fold(part, open) {
     const root = document.documentElement;
     const now = open ?? root.dataset[part] !== "open";
+    const inside = page.find(`#${part}`).contains(document.activeElement);
     root.dataset[part] = now ? "open" : "closed";
-    page.find(`#header [data-do=${part}]`)?.setAttribute("aria-expanded", String(now));
+    const button = page.find(`#header [data-do=${part}]`);
+    button.setAttribute("aria-expanded", String(now));
+    if (!now && inside) button.focus(); // what had the focus is gone
+    if (now && page.narrow() && open === undefined) page.find(`#${part} button`).focus(); // it lies over the rest
   },
   narrow: () => window.matchMedia("(max-width: 800px)").matches,
   // A word to the person, for a while.

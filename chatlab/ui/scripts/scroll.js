@@ -23,3 +23,12 @@ window.addEventListener("chatlab:place", ({ detail: place }) => {
   if (place.chat !== shown.chat || (place.leaf !== shown.leaf && place.turns === shown.turns)) page.follow();
   shown = place;
 });
+// What a search found is brought into view.
+window.addEventListener("chatlab:latest", () => requestAnimationFrame(() => {
+  const found = page.target && page.find(`#conversation article[data-turn="${page.target}"]`);
+  if (!found) return;
+  page.target = "";
+  following = false;
+  found.classList.add("found");
+  found.scrollIntoView({ block: "start" });
+}));

@@ -11,23 +11,21 @@ window.addEventListener("chatlab:place", ({ detail: place }) => {
     else address.searchParams.delete("chat");
     history.pushState(null, "", address);
   }
-  if (place.leaf === heard) return;
-  requestAnimationFrame(() => {
-    others.postMessage({ chat: place.chat, leaf: place.leaf, live: Boolean(page.live()) });
-  });
+  if (place.opening || place.leaf === heard) return;
+  others.postMessage({ chat: place.chat, leaf: place.leaf });
 });
 window.addEventListener("popstate", () => page.open(page.inAddress()));
 
 const tell = page.tell;
 page.tell = (event, data) => {
   tell(event, data);
-  if (event === "manage") setTimeout(() => others.postMessage({}), 500);
+  if (event === "manage") setTimeout(() => others.postMessage({ chat: data.chat, managed: true }), 500);
 };
 others.addEventListener("message", ({ data }) => {
   const place = page.place();
-  if (data.live && data.chat === place.chat && data.leaf !== place.leaf) {
-    heard = data.leaf;
-    page.reopen({ leaf: data.leaf });
+  if (data.chat && data.chat === place.chat && (data.managed || data.leaf !== place.leaf)) {
+    heard = data.leaf ?? place.leaf;
+    page.reopen({ leaf: heard });
   }
   page.tell("renew", {});
 });
