@@ -127,7 +127,7 @@ class TestStory:
 
             # 2. Reload in the middle of an answer: it goes on; stop keeps what there is.
             send(page, SLOW)
-            expect(answers.nth(1)).to_contain_text("word5")
+            expect(answers.nth(1).locator(".text")).to_contain_text("word5")
             page.reload()
             expect(answers.nth(1).locator(".text")).to_contain_text("word25")
             page.locator("#stop").click()
@@ -154,6 +154,7 @@ class TestStory:
             expect(page.locator(".banner.lost")).to_be_hidden(timeout=15_000)
             open_chat_page(page, server.url)
             page.locator("#chats li a", has_text="Another chat").click()
+            expect(page.locator("#message textarea")).to_have_value("")
             expect(answers.first.locator(".problem")).to_contain_text("Interrupted")
             expect(answers.first.locator(".text")).to_contain_text("word3")
             shot(page, "error")

@@ -389,6 +389,7 @@ class TestTurns:
 
     def test_titles(self) -> None:
         assert title_of("  Hello\nworld") == "Hello"
+        assert title_of("# What is **C#** and `f_x`?") == "What is C# and f_x?"
         assert len(title_of("x" * 300)) == 60
 
 

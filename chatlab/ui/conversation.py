@@ -187,7 +187,7 @@ def _tools(turn: Turn, last: bool, read_only: bool) -> str:
         tools.append(
             button("rate", "Bad answer", "down", f' data-rating="-1" aria-pressed="{str(rating == -1).lower()}"')
         )
-    if last and (turn.finish_reason == "length" or turn.status == "stopped"):
+    if last and turn.assistant_message and (turn.finish_reason == "length" or turn.status in ("stopped", "failed")):
         tools.append(f'<button type="button" class="plain" data-do="continue" data-turn="{turn_id}">Continue</button>')
     return "".join(tools)
 

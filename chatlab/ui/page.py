@@ -113,7 +113,7 @@ class ChatPage:
             with gr.Column(elem_id="panel"):
                 gr.HTML(_asset("panel.html"), js_on_load=None, apply_default_css=False)
                 self.preset = gr.Dropdown([], label="Preset", info="Settings kept under a name.", elem_id="preset")
-                with gr.Row():
+                with gr.Row(elem_id="presets"):
                     self.preset_name = gr.Textbox(
                         label="Name", show_label=False, container=False, placeholder="Keep these settings as …",
                         max_length=60, scale=3, elem_id="preset-name",

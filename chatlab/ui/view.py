@@ -1,5 +1,6 @@
 """What the page shows, as plain values: where it is, which branch, what comes next. Knows no Gradio and no HTML."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -9,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from chatlab.messages import Chat, ChatSettings, Turn, path_to
 
 TITLE_CHARS = 60
+MARKUP = re.compile(r"\*\*|__|`|^\s*#+ ", re.MULTILINE)  # of Markdown; a title has none
 PAGE_TURNS = 20  # turns of a long chat shown at once; more on request
 MAX_TURNS = 500
 
@@ -88,7 +90,7 @@ def plain(value: object) -> str:
 
 def title_of(message: str) -> str:
     """A title for a chat that begins with this message: its first line, shortened."""
-    line = " ".join(plain(message).strip().partition("\n")[0].split())
+    line = " ".join(MARKUP.sub("", plain(message)).strip().partition("\n")[0].split())
     return line if len(line) <= TITLE_CHARS else line[: TITLE_CHARS - 1].rstrip() + "…"
 
 
