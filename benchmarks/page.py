@@ -138,7 +138,9 @@ def _waits(page: Page, url: str, chat: str) -> dict[str, Any]:
     first: list[float] = []
     api: list[float] = []
     with httpx.Client(base_url=url) as client:
-        own = client.post("/chat", json={}).json()["chatID"]
+        own = client.post("/chat", json={}).json()["chatID"]  # as long a chat, for the API
+        for number in range(TURNS):
+            client.post(f"/chat/{own}/completion", json={"userMessage": f"Message number {number}."})
         for number in range(ROUNDS):
             page.evaluate("chatlab.open('')")
             page.locator("#latest .welcome").wait_for()
@@ -161,7 +163,8 @@ def _waits(page: Page, url: str, chat: str) -> dict[str, Any]:
                 "const said = () => [...document.querySelectorAll('#conversation .said')].at(-1)?.textContent;"
                 "await until(() => said() === message);"
                 "const shown = performance.now() - began;"
-                "await until(() => document.querySelector('#latest .text')?.textContent.startsWith('Question'));"
+                "const latest = (part) => document.querySelector(`#latest ${part}`)?.textContent ?? '';"
+                "await until(() => latest('.said') === message && latest('.text').startsWith('Question'));"
                 "return [shown, performance.now() - began] }",
                 message,
             )
@@ -209,12 +212,11 @@ def _streaming(page: Page, box: str, answer: str) -> dict[str, Any]:
     due = time.perf_counter() + STREAMED_WORDS / TOKENS_PER_SECOND
     page.bring_to_front()
     page.locator(box).first.fill(text)
-    renderer = max(_renderers(), key=lambda process: process.create_time())
     page.locator(box).first.press("Enter")
     page.wait_for_timeout(1_000)
-    cpu, began = sum(renderer.cpu_times()[:2]), time.perf_counter()
+    cpu, began = _renderer_seconds(), time.perf_counter()
     page.wait_for_timeout((due - began - 1.0) * 1e3)
-    share = (sum(renderer.cpu_times()[:2]) - cpu) / (time.perf_counter() - began)
+    share = (_renderer_seconds() - cpu) / (time.perf_counter() - began)
     page.wait_for_timeout(1_500)
     behind = STREAMED_WORDS - _n_words(page, answer)
     deadline = time.perf_counter() + 30
@@ -227,9 +229,11 @@ def _n_words(page: Page, answer: str) -> int:
     return len(set(re.findall(r"word\d+\.", page.locator(answer).first.inner_text())))
 
 
-def _renderers() -> list[psutil.Process]:
+def _renderer_seconds() -> float:
+    """CPU seconds of all renderer processes so far; only the page measured is busy."""
     mine = psutil.Process(os.getpid()).children(recursive=True)
-    return [process for process in mine if "--type=renderer" in process.cmdline()]
+    alive = [process for process in mine if process.status() != psutil.STATUS_ZOMBIE]
+    return sum(sum(process.cpu_times()[:2]) for process in alive if "--type=renderer" in process.cmdline())
 
 
 def _crowd(browser: Browser, url: str) -> dict[str, Any]:
