@@ -93,6 +93,7 @@ class TransformersEngine:
 
     name: ClassVar = "transformers"
     spread_over_gpus: ClassVar = True
+    writes_titles: ClassVar = True
 
     def __init__(
         self,
@@ -120,6 +121,7 @@ class TransformersEngine:
             default_max_new_tokens=min(MAX_ANSWER_TOKENS, context_tokens // 4),
             control_tokens=_control_tokens(self._tokenizer),
             slots=slots,
+            writes_titles=self.writes_titles,
         )
         self._prefixes = PrefixStore(kv_cache_bytes if _croppable(self._model.config) else 0)
         self._queue: FairQueue[GenerationJob] = FairQueue()

@@ -62,6 +62,7 @@ class ZeroGpuEngine(TransformersEngine):
 
     name: ClassVar = "zerogpu"
     spread_over_gpus: ClassVar = False
+    writes_titles: ClassVar = False  # each would be a GPU call of its own, from the visitor's quota
 
     def __init__(
         self,
