@@ -23,7 +23,6 @@ from chatlab.ui.view import Branch, Place, View, branch_to, place_in, title_of, 
 UPDATE_SECONDS = 0.05  # between two updates of a growing answer
 UPDATES_PER_SECOND = 200  # of all growing answers together: with many of them, each is updated less often
 RENDER_SHARE = 0.1  # of one core that rendering one answer may take
-AT_ONCE_SECONDS = 0.005  # a first token that comes so soon is shown together with its question
 TITLE_SECONDS = 15.0  # how long a page waits for an automatic title
 MAX_WATCHES = 10_000
 CONTINUE = "Continue exactly where you stopped."
@@ -173,7 +172,6 @@ class PageHandlers:
             yield View()
             return
         ticket = watch.turn_to()
-        await asyncio.sleep(AT_ONCE_SECONDS)
         known = await self._conversation(user_id, chat_id)
         branch = branch_to(known.turns, turn.turn_id)
         goes_on = bool(place.chat) and turn.parent_turn_id == place.leaf

@@ -145,7 +145,6 @@ class ChatPage:
         self.bridge.rate(self._rate, here, shown, **QUIET)
         self.bridge.manage(self._manage, where, [self.notice, *listing, *whole], **QUIET)
         self.bridge.renew(self._renew, where, listing, **QUIET)
-        self.place.change(self._renew, where, listing, **QUIET)
         self.search.change(self._renew, where, listing, **TYPED)
         self.place.change(None, None, None, js=ON_PLACE, **QUIET)
 

@@ -7,6 +7,13 @@ function manage(name, more) {
   focus = item.chat;
   page.tell("manage", { do: name, chat: item.chat, title: "", ...more });
 }
+// The chat on show is marked at once; the renewed list says the same.
+window.addEventListener("chatlab:place", ({ detail: place }) => {
+  for (const link of document.querySelectorAll("#chats li a")) {
+    if (link.dataset.chat === place.chat) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+});
 // A renewed list keeps the focus where the person was.
 window.addEventListener("chatlab:chats", () => {
   if (!focus) return;

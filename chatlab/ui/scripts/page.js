@@ -30,6 +30,9 @@ const page = window.chatlab = {
     const place = page.place();
     if (place.n < page.wanted.n) page.write("place", JSON.stringify(page.wanted));
     else page.announce(place);
+    // The list follows a moment later, out of the way of the first token.
+    clearTimeout(page.renewal);
+    page.renewal = setTimeout(() => page.tell("renew", {}), 200);
   },
   announce: (place) => window.dispatchEvent(new CustomEvent("chatlab:place", { detail: place })),
   // Two columns can be folded away; on narrow windows they lie over the conversation.
