@@ -19,8 +19,9 @@ window.addEventListener("chatlab:place", ({ detail: place }) => {
   document.documentElement.dataset.archived = String(place.archived);
   if (place.chat === chat) return;
   const begun = chat === "" && !place.opening && sent; // a new chat got its name with its first message
+  const typed = chat === null && box().value; // by somebody quicker than this script
   chat = place.chat;
-  if (begun) return;
+  if (begun || typed) return;
   page.write("editing", "");
   page.find(".banner.editing").hidden = true;
   page.write("message", localStorage.getItem(draftOf(chat)) || "");
