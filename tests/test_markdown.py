@@ -4,7 +4,7 @@ import time
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatlab.markdown import GrowingText, split_reasoning, to_html
@@ -70,6 +70,7 @@ def test_an_attack_is_only_text(text: str) -> None:
     assert harm(to_html(text)) == []
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([*ATTACKS, "\n", "\n\n", "- ", "> ", "$", "`", "\\(", "|"]), max_size=6))
 def test_no_combination_of_attacks_comes_through(pieces: list[str]) -> None:
     text = "".join(pieces)
@@ -108,6 +109,7 @@ def test_markdown_as_people_expect_it(text: str, part: str) -> None:
     assert part in to_html(text)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab `*_#->|$\\()[]\n1.", max_size=120), st.integers(1, 9))
 def test_a_text_that_grew_looks_like_the_whole(text: str, step: int) -> None:
     growing = GrowingText()
