@@ -97,10 +97,6 @@ def open_page(browser: Browser, server: Server) -> Iterator[OpenPage]:
         manager.__exit__(None, None, None)
 
 
-def titles(page: Page) -> list[str]:
-    return page.locator("#chats li a span").all_inner_texts()
-
-
 def menu(page: Page, title: str, choice: str) -> None:
     item = page.locator("#chats li", has_text=title)
     item.hover()
@@ -303,7 +299,7 @@ class TestChats:
         ask(page, "About apples")
         page.locator("[data-do=new]").first.click()
         ask(page, "About pears & plums")
-        assert titles(page) == ["About pears & plums", "About apples"]
+        expect(page.locator("#chats li a span")).to_have_text(["About pears & plums", "About apples"])
 
         page.locator("#search input, #search textarea").fill("APPLES")
         expect(page.locator("#chats mark")).to_have_text("apples")
