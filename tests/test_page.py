@@ -614,6 +614,8 @@ class TestFrames:
         page = context.new_page()
         page.goto(outer + inner)
         frame = page.frame_locator("iframe")
+        expect(frame.locator("#chats .empty")).to_be_attached()
+        page.wait_for_timeout(500)
         box = frame.locator("#message textarea")
         box.fill("Remember me")
         box.press("Enter")
@@ -629,6 +631,8 @@ class TestFrames:
         page = strict(no_storage=True).new_page()
         page.goto(outer + server.url.replace("127.0.0.1", "chat.test"))
         frame = page.frame_locator("iframe")
+        expect(frame.locator("#chats .empty")).to_be_attached()
+        page.wait_for_timeout(500)
         for i, message in enumerate(("First", "Second")):
             frame.locator("#message textarea").fill(message)
             frame.locator("#message textarea").press("Enter")
