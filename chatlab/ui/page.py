@@ -41,7 +41,8 @@ window.dispatchEvent(new CustomEvent("chatlab:latest"));
 }})();"""
 # Tells the scripts that a part was renewed, after its HTML was.
 RENEWED = "watch('value', () => window.dispatchEvent(new CustomEvent('chatlab:{part}')))"
-ON_END = "() => window.chatlab?.settled()"
+ON_REFUSAL = "() => window.chatlab?.settled()"
+ON_END = "() => window.chatlab?.ended()"
 ON_PLACE = "() => setTimeout(() => window.chatlab?.placed())"
 # The server does not know the browser's time zone, and "Today" depends on it.
 ON_LOAD = (
@@ -138,7 +139,8 @@ class ChatPage:
         sent = gr.on(
             [self.send.click, self.box.submit], self._ask, [*here, self.box, self.editing, *settings], shown, **QUIET
         )
-        sent.then(None, None, None, js=ON_END, **QUIET)  # after a refusal, too
+        sent.failure(None, None, None, js=ON_REFUSAL, **QUIET)
+        sent.then(None, None, None, js=ON_END, **QUIET)
         self.stop.click(self._stop, here, None, **QUIET)
         self.bridge.open_chat(self._open, here, whole, **QUIET)
         self.bridge.again(self._again, here, shown, **QUIET)

@@ -51,6 +51,11 @@ page.settled = () => {
   sent = null;
   pending.replaceChildren();
 };
+// A message that led to nothing does not stay on the screen; one sent since then is another.
+page.ended = () => {
+  const mine = sent;
+  setTimeout(() => { if (mine && sent === mine && !page.live()) page.settled(); }, 1_000);
+};
 document.addEventListener("keydown", (event) => {
   if (event.target === box() && event.key === "Enter" && !event.shiftKey && !event.isComposing) submit(event);
 }, true);
