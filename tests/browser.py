@@ -78,7 +78,6 @@ def open_chat_page(page: Page, url: str) -> Page:
     page.goto(url)
     expect(page.locator("#latest .welcome h2, #latest article").first).to_be_visible()
     expect(page.locator("#chats :is(.empty, li)").first).to_be_attached()
-    page.wait_for_timeout(200)  # no person writes sooner
     return page
 
 

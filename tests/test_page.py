@@ -47,6 +47,37 @@ $$\\int_0^1 x\\,dx = \\frac{1}{2}$$
 2. two
 """
 
+# Types in the moment in which the box opens, and goes on as soon as the answer begins; the stream of answers seems open
+# for `late_ms` after the server has ended it.
+QUICK = """(() => {
+  const box = () => document.querySelector("#message textarea");
+  const type = (text) => { box().value = text; box().dispatchEvent(new Event("input", {bubbles: true})); };
+  new MutationObserver((changes, observer) => {
+    if (!box() || box().disabled) return;
+    observer.disconnect();
+    type("Typed at once");
+    const enter = {key: "Enter", code: "Enter", bubbles: true, cancelable: true};
+    for (const each of ["keydown", "keypress"]) box().dispatchEvent(new KeyboardEvent(each, enter));
+    let begun = false;
+    window.addEventListener("chatlab:latest", () => {
+      if (!begun && document.querySelector("#latest article")) queueMicrotask(() => type("And more"));
+      begun ||= document.querySelector("#latest article");
+    });
+  }).observe(document, {subtree: true, childList: true, attributeFilter: ["disabled"]});
+  const plain = window.fetch;
+  window.fetch = async (...request) => {
+    const response = await plain(...request);
+    if (!(request[0].url ?? request[0]).includes("/queue/data")) return response;
+    return new Response(response.body.pipeThrough(new TransformStream({async transform(chunk, stream) {
+      const text = new TextDecoder().decode(chunk), at = text.indexOf('data: {"msg":"close_stream"');
+      if (at < 0) return stream.enqueue(chunk);
+      stream.enqueue(new TextEncoder().encode(text.slice(0, at)));
+      await new Promise((go) => setTimeout(go, late_ms));
+      stream.enqueue(new TextEncoder().encode(text.slice(at)));
+    }})), response);
+  };
+})()"""
+
 pytestmark = pytest.mark.live
 
 
@@ -165,6 +196,18 @@ class TestStory:
 
 
 class TestConversation:
+    @pytest.mark.parametrize("late_ms", [0, 500])
+    def test_who_types_the_moment_the_box_opens_loses_nothing(
+        self, context: BrowserContext, server: Server, late_ms: int
+    ) -> None:
+        context.add_init_script(QUICK.replace("late_ms", str(late_ms)))
+        page = context.new_page()
+        page.goto(server.url)
+        expect(page.locator("#latest .line")).to_contain_text("first token")
+        expect(page.locator("#latest .said")).to_have_text("Typed at once")
+        page.wait_for_url("**/?chat=*")
+        expect(page.locator("#message textarea")).to_have_value("And more")
+
     def test_versions_by_regenerating_and_editing(self, page: Page) -> None:
         ask(page, "First question")
         ask(page, "Second question")
@@ -614,8 +657,6 @@ class TestFrames:
         page = context.new_page()
         page.goto(outer + inner)
         frame = page.frame_locator("iframe")
-        expect(frame.locator("#chats .empty")).to_be_attached()
-        page.wait_for_timeout(500)
         box = frame.locator("#message textarea")
         box.fill("Remember me")
         box.press("Enter")
@@ -631,8 +672,6 @@ class TestFrames:
         page = strict(no_storage=True).new_page()
         page.goto(outer + server.url.replace("127.0.0.1", "chat.test"))
         frame = page.frame_locator("iframe")
-        expect(frame.locator("#chats .empty")).to_be_attached()
-        page.wait_for_timeout(500)
         for i, message in enumerate(("First", "Second")):
             frame.locator("#message textarea").fill(message)
             frame.locator("#message textarea").press("Enter")

@@ -20,6 +20,7 @@ API = "/gradio_api"
 OPEN_API = re.compile(
     rf"{API}/(info|app_id|startup-events|heartbeat/[\w-]+|queue/(join|data)|cancel|reset|call/(v2/)?ask(/\w+)?|theme\.css)/?"
 )
+HEAD = ("storage.html", "stream.html")  # scripts that run before Gradio's
 CLOSED_PAGES = re.compile(r"/(monitoring|pwa_icon|svelte|login|logout|custom_component|dev|deep_link)(/.*)?")
 # Gradio evaluates its templates; images, media and connections stay on this server, so no beacon leaves the page.
 POLICY = "; ".join(
@@ -42,7 +43,7 @@ class Guard:
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self._head = (files("chatlab.ui") / "html" / "storage.html").read_bytes()
+        self._head = b"".join((files("chatlab.ui") / "html" / name).read_bytes() for name in HEAD)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 404 for what is closed; add the policy to pages."""
@@ -64,7 +65,7 @@ def closed(path: str) -> bool:
 
 
 class _Page:
-    """Puts the policy on HTML, and a script before all others into the page itself."""
+    """Puts the policy on HTML, and our scripts before all others into the page itself."""
 
     def __init__(self, send: Send, head: bytes) -> None:
         self._send = send

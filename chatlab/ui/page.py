@@ -36,7 +36,7 @@ NEEDED = (
 WHEN_READY = """(async () => {{
 while (!{needed}.every((each) => document.querySelector(each))) await new Promise(requestAnimationFrame);
 {scripts}
-if (page.place().chat || !page.inAddress()) page.placed(); // else the chat of the address is still to come
+if (page.place().chat || !page.inAddress()) page.announce(page.place()); // else the chat of the address is to come
 window.dispatchEvent(new CustomEvent("chatlab:latest"));
 }})();"""
 # Tells the scripts that a part was renewed, after its HTML was.

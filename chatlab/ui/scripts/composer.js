@@ -3,24 +3,27 @@ const draftOf = (chat) => `chatlab-draft:${chat || "new"}`;
 const box = () => page.field("message");
 let chat = null; // until the page has a place
 let sent = null; // the message on its way
+let unnamed = false; // a first message has arrived, and the name of its chat has not
 
-document.addEventListener("input", (event) => {
-  if (event.target !== box() || page.field("editing").value) return;
-  const draft = draftOf(chat);
+function keep() {
   try {
-    if (event.target.value) localStorage.setItem(draft, event.target.value);
-    else localStorage.removeItem(draft);
+    if (box().value) localStorage.setItem(draftOf(chat), box().value);
+    else localStorage.removeItem(draftOf(chat));
   } catch { /* storage is full: this draft lasts as long as the page */ }
-});
+}
+document.addEventListener("input", (event) => { if (event.target === box() && !page.field("editing").value) keep(); });
 window.addEventListener("chatlab:place", ({ detail: place }) => {
   const banner = page.find(".banner.read-only");
   banner.hidden = !place.archived;
   page.find("#compose").inert = place.archived;
   document.documentElement.dataset.archived = String(place.archived);
   if (place.chat === chat) return;
-  const begun = chat === "" && !place.opening && sent; // a new chat got its name with its first message
+  const begun = chat === "" && !place.opening && (sent || unnamed); // a new chat got its name with its first message
   const typed = chat === null && box().value; // by somebody quicker than this script
+  unnamed = false;
+  if (begun && !sent) localStorage.removeItem(draftOf("")); // what is being typed by now goes with the chat
   chat = place.chat;
+  if (begun && !sent) keep();
   if (begun || typed) return;
   page.write("editing", "");
   page.find(".banner.editing").hidden = true;
@@ -80,9 +83,11 @@ window.addEventListener("chatlab:latest", () => {
   if (latest.querySelector(".said").textContent !== sent.text) return; // another chat's
   if (latest.dataset.parent === sent.before) moveUp(sent.last);
   if (!sent.editing) localStorage.removeItem(draftOf(sent.chat));
+  unnamed = sent.chat === "" && chat === "";
   page.write("editing", "");
   page.find(".banner.editing").hidden = true;
   if (box().value === sent.text) page.write("message", sent.editing ? localStorage.getItem(draftOf(sent.chat)) || "" : "");
+  else keep(); // the next message has been begun
   page.settled();
 });
 

@@ -11,7 +11,7 @@ async function check() {
   page.find(".banner.lost").hidden = ok;
   if (ok && lost) {
     if (page.place().chat) page.reopen({});
-    page.tell("renew", {});
+    page.renew();
   }
   lost = !ok;
 }

@@ -32,7 +32,11 @@ const page = window.chatlab = {
     else page.announce(place);
     // The list follows a moment later, out of the way of the first token.
     clearTimeout(page.renewal);
-    page.renewal = setTimeout(() => page.tell("renew", {}), 200);
+    page.renewal = setTimeout(page.renew, 200);
+  },
+  // Until the page has loaded, its box is closed: the server does not know yet whose list it is, and brings it then.
+  renew() {
+    if (!page.field("message").disabled) page.tell("renew", {});
   },
   announce: (place) => window.dispatchEvent(new CustomEvent("chatlab:place", { detail: place })),
   // Two columns can be folded away; on narrow windows they lie over the conversation.

@@ -27,6 +27,6 @@ others.addEventListener("message", ({ data }) => {
     heard = data.leaf ?? place.leaf;
     page.reopen({ leaf: heard });
   }
-  page.tell("renew", {});
+  page.renew();
 });
-document.addEventListener("visibilitychange", () => { if (!document.hidden) page.tell("renew", {}); });
+document.addEventListener("visibilitychange", () => { if (!document.hidden) page.renew(); });
