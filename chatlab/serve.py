@@ -67,7 +67,8 @@ def serving(settings: Settings) -> Generator[str]:
                 f"{variable('port')}={port}: cannot listen there. Another program has the port: stop it, or choose "
                 f"another one ({error})"
             ) from error
-        ui.server = app.get_blocks().server  # a mounted page has none; see `Visitors`
+        if settings.on_zero_gpu:
+            ui.server = app.get_blocks().server  # a mounted page has none; see `Visitors`
         facts = parts.engine.facts
         address = f"http://{settings.host}:{port}"
         log.info("listening", url=address, model=facts.model, device=facts.device, engine=facts.engine)
@@ -125,7 +126,8 @@ def build_server(parts: Parts) -> tuple[gr.Server, gr.Blocks]:
         ssr_mode=False,
         max_file_size=MAX_FILE_BYTES,
     )
-    server.add_middleware(Visitors, ui=ui)
+    if parts.settings.on_zero_gpu:
+        server.add_middleware(Visitors, ui=ui)
     server.add_middleware(Guard)
     return server, ui
 
