@@ -14,11 +14,12 @@ from chatlab.store import SearchHit
 from chatlab.ui import conversation
 from chatlab.ui.chat_list import MAX_CHATS, PAGE_CHATS, Shelf, found, group_name, listing, undo_notice
 from chatlab.ui.guard import closed
-from chatlab.ui.handlers import PageHandlers, Refused
+from chatlab.ui.handlers import PageHandlers
 from chatlab.ui.identity import Identities, Kept
 from chatlab.ui.library import Library, Managed
 from chatlab.ui.panel import chosen_from, values_of
 from chatlab.ui.presets import Presets
+from chatlab.ui.refusal import Refused
 from chatlab.ui.view import Place, View, branch_to, place_in, title_of
 from chatlab.wiring import Parts, wire
 from tests.conftest import ScriptedEngine

@@ -13,8 +13,9 @@ import gradio as gr
 
 from chatlab.errors import ChatlabError
 from chatlab.ui.conversation import line_of
-from chatlab.ui.handlers import PageHandlers, refusal
+from chatlab.ui.handlers import PageHandlers
 from chatlab.ui.identity import Identities
+from chatlab.ui.refusal import refusal
 from chatlab.ui.view import plain
 
 

@@ -6,18 +6,18 @@ Every handler is an endpoint that anyone can call: each one first checks the bro
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from chatlab.chat import ChatService, TurnRequest
-from chatlab.errors import ChatBusy, ChatlabError, InvalidInput, NotFound, QueueFull
+from chatlab.errors import ChatlabError, NotFound
 from chatlab.markdown import GrowingText
 from chatlab.messages import Chat, ChatSettings, DeltaEvent, DoneEvent, ErrorEvent, EventBody, RestartEvent, Turn
-from chatlab.problems import problem_of
 from chatlab.store.recent import Conversation
 from chatlab.ui import conversation
 from chatlab.ui.identity import Identities, Kept
+from chatlab.ui.refusal import Refused, refusal
 from chatlab.ui.view import Branch, Place, View, branch_to, place_in, title_of, with_turn
 
 UPDATE_SECONDS = 0.05  # between two updates of a growing answer
@@ -26,10 +26,6 @@ RENDER_SHARE = 0.1  # of one core that rendering one answer may take
 TITLE_SECONDS = 15.0  # how long a page waits for an automatic title
 MAX_WATCHES = 10_000
 CONTINUE = "Continue exactly where you stopped."
-
-
-class Refused(Exception):
-    """A handler could not do what was asked; the message is for the person."""
 
 
 class Watch:
@@ -88,7 +84,7 @@ class PageHandlers:
             session: The page.
             wanted: The chat, empty for a new one; the turn that its branch goes through; how many turns.
         """
-        user_id = self._user(kept)
+        user_id = self._identities.require(kept)
         ticket = self._watch(session).turn_to()
         if not wanted.chat:
             yield self.new_chat(wanted)
@@ -128,7 +124,7 @@ class PageHandlers:
         """
         if not message.strip():
             return
-        user_id = self._user(kept)
+        user_id = self._identities.require(kept)
         request = TurnRequest(message)
         if place.chat:
             known = await self._writable(user_id, place.chat)
@@ -145,7 +141,7 @@ class PageHandlers:
         self, kept: Kept, session: str, place: Place, turn_id: str, on_with_it: bool = False
     ) -> AsyncGenerator[View]:
         """Answer a message again, as another version; or go on with an answer that was cut (`on_with_it`)."""
-        user_id = self._user(kept)
+        user_id = self._identities.require(kept)
         known = await self._writable(user_id, place.chat)
         if (turn := _turn(known, turn_id)) is None:
             raise Refused("This message is gone: reload the page.")
@@ -197,7 +193,7 @@ class PageHandlers:
 
     async def stop(self, kept: Kept, place: Place) -> None:
         """End the answer under way in a chat."""
-        user_id = self._user(kept)
+        user_id = self._identities.require(kept)
         if not place.chat:
             return
         for turn in (await self._conversation(user_id, place.chat)).turns:
@@ -206,7 +202,7 @@ class PageHandlers:
 
     async def rate(self, kept: Kept, session: str, place: Place, turn_id: str, rating: int, reason: str | None) -> View:
         """Store a thumb, with its reason; the page shows it."""
-        user_id = self._user(kept)
+        user_id = self._identities.require(kept)
         try:
             await self._chats.rate(user_id, place.chat, turn_id, rating, reason)
         except ChatlabError as error:
@@ -217,7 +213,7 @@ class PageHandlers:
         """The same place, as it is now; nothing if the page has gone on meanwhile."""
         watch = self._watch(session)
         looked_at = watch.number
-        known = await self._conversation(self._user(kept), place.chat)
+        known = await self._conversation(self._identities.require(kept), place.chat)
         if watch.number != looked_at:
             return View()
         branch = branch_to(known.turns, place.leaf)
@@ -230,7 +226,7 @@ class PageHandlers:
 
     async def configure(self, kept: Kept, place: Place, chosen: ChatSettings) -> None:
         """Store the settings of a chat; those of a new one are stored with its first message."""
-        user_id = self._user(kept)
+        user_id = self._identities.require(kept)
         if not place.chat:
             return
         known = await self._conversation(user_id, place.chat)
@@ -326,48 +322,6 @@ class PageHandlers:
         while len(self._watches) > MAX_WATCHES:
             self._watches.popitem(last=False)
         return watch
-
-    def _user(self, kept: Kept) -> str:
-        if (user_id := self._identities.user_of(kept)) is None:
-            raise Refused("This page's identity is no longer valid: reload the page.")
-        return user_id
-
-
-# Names of fields as a person knows them.
-_FIELDS: Mapping[str, str] = {
-    "userMessage": "Your message",
-    "parentTurnID": "The message before",
-    "history.budgetTokens": "Budget",
-    "history.strategy": "History",
-    "cache.scope": "Answer cache",
-    "systemPrompt": "System prompt",
-    "params.maxNewTokens": "Longest answer",
-    "max_new_tokens": "Longest answer",
-    "temperature": "Temperature",
-    "top_p": "Top p",
-    "top_k": "Top k",
-    "repetition_penalty": "Repetition penalty",
-    "seed": "Seed",
-    "stop": "Stop strings",
-    "name": "The name",
-}
-
-
-def refusal(error: ChatlabError) -> Refused:
-    """An error in the words of the page, with what to do next."""
-    match error:
-        case InvalidInput():
-            return Refused(" ".join(f"{_FIELDS.get(each.field, each.field)}: {each.message}." for each in error.errors))
-        case ChatBusy():
-            return Refused("This chat is still answering: stop it (Esc), or wait for its end.")
-        case QueueFull():
-            return Refused(
-                f"Too many answers are under way here. Try again in {error.retry_after_seconds} s; your message stays."
-            )
-        case NotFound():
-            return Refused("This is no longer here: reload the page.")
-        case _:
-            return Refused(problem_of(error).detail)
 
 
 def _turn(known: Conversation, turn_id: str) -> Turn | None:

@@ -8,6 +8,8 @@ import hashlib
 import hmac
 import secrets
 
+from chatlab.ui.refusal import Refused
+
 # What a browser keeps: `token`.
 Kept = dict[str, str]
 
@@ -38,6 +40,16 @@ class Identities:
     def keep(self, kept: Kept) -> Kept:
         """What the browser keeps from now on: what it had, or a new identity."""
         return kept if self.user_of(kept) is not None else {"token": self.new()}
+
+    def require(self, kept: Kept) -> str:
+        """The user whose browser keeps this.
+
+        Raises:
+            Refused: It is none of ours.
+        """
+        if (user_id := self.user_of(kept)) is None:
+            raise Refused("This page's identity is no longer valid: reload the page.")
+        return user_id
 
     def user_of(self, kept: Kept) -> str | None:
         """The user whose browser keeps this; None when it is none of ours."""

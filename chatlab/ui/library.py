@@ -8,8 +8,8 @@ from chatlab.chat import ChatService
 from chatlab.errors import ChatlabError
 from chatlab.messages import Chat
 from chatlab.ui.chat_list import MAX_CHATS, PAGE_CHATS, Shelf, found, listing, undo_notice
-from chatlab.ui.handlers import Refused, refusal
 from chatlab.ui.identity import Identities, Kept
+from chatlab.ui.refusal import Refused, refusal
 from chatlab.ui.view import TITLE_CHARS, Place
 
 MAX_QUERY_CHARS = 200
@@ -57,7 +57,7 @@ class Library:
             q: What to search for; empty lists all.
             shown: The chat on the page.
         """
-        user_id = self._user(kept)
+        user_id = self._identities.require(kept)
         if q := q.strip()[:MAX_QUERY_CHARS].replace("\x00", ""):
             hits = await self._chats.search(user_id, q, archived=shelf.archived)
             return Listed(found(hits, q, shown), shelf)
@@ -141,7 +141,7 @@ class Library:
 
     async def discard(self, kept: Kept, chat_id: str) -> Chat:
         """Delete a chat; for a short while it can be brought back."""
-        user_id = self._user(kept)
+        user_id = self._identities.require(kept)
         try:
             chat = (await self._chats.conversation(user_id, chat_id)).chat
             await self._chats.discard_chat(user_id, chat_id)
@@ -156,17 +156,12 @@ class Library:
             Refused: It is too late.
         """
         try:
-            await self._chats.restore_chat(self._user(kept), chat_id)
+            await self._chats.restore_chat(self._identities.require(kept), chat_id)
         except ChatlabError as error:
             raise Refused("This chat can no longer be brought back.") from error
 
     async def _change(self, kept: Kept, chat_id: str, change: Callable[[Chat], Chat]) -> None:
         try:
-            await self._chats.change_chat(self._user(kept), chat_id, change)
+            await self._chats.change_chat(self._identities.require(kept), chat_id, change)
         except ChatlabError as error:
             raise refusal(error) from error
-
-    def _user(self, kept: Kept) -> str:
-        if (user_id := self._identities.user_of(kept)) is None:
-            raise Refused("This page's identity is no longer valid: reload the page.")
-        return user_id

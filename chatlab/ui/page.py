@@ -18,11 +18,12 @@ from chatlab.messages import ChatSettings
 from chatlab.settings import Settings
 from chatlab.ui.chat_list import Shelf
 from chatlab.ui.endpoint import Endpoint
-from chatlab.ui.handlers import PageHandlers, Refused, refusal
+from chatlab.ui.handlers import PageHandlers
 from chatlab.ui.identity import Identities, Kept
 from chatlab.ui.library import Library, Listed, Managed
 from chatlab.ui.panel import Panel, chosen_from, values_of
 from chatlab.ui.presets import Presets
+from chatlab.ui.refusal import Refused, refusal
 from chatlab.ui.view import Place, View, plain
 
 STORAGE_KEY = "chatlab"

@@ -3,8 +3,8 @@
 from chatlab.chat import ChatService
 from chatlab.errors import ChatlabError
 from chatlab.messages import ChatSettings, Preset
-from chatlab.ui.handlers import Refused, refusal
 from chatlab.ui.identity import Identities, Kept
+from chatlab.ui.refusal import Refused, refusal
 
 
 class Presets:
@@ -16,7 +16,7 @@ class Presets:
 
     async def names(self, kept: Kept) -> list[str]:
         """All names, in order."""
-        return [preset.name for preset in await self._chats.presets(self._user(kept))]
+        return [preset.name for preset in await self._chats.presets(self._identities.require(kept))]
 
     async def chosen(self, kept: Kept, name: str) -> ChatSettings:
         """The settings kept under a name."""
@@ -25,7 +25,7 @@ class Presets:
     async def keep(self, kept: Kept, name: str, chosen: ChatSettings) -> str:
         """Keep settings under a name, in place of what it named before; returns the name."""
         try:
-            preset = await self._chats.save_preset(self._user(kept), name, chosen)
+            preset = await self._chats.save_preset(self._identities.require(kept), name, chosen)
         except ChatlabError as error:
             raise refusal(error) from error
         return preset.name
@@ -33,15 +33,10 @@ class Presets:
     async def drop(self, kept: Kept, name: str) -> None:
         """Forget a preset."""
         preset = await self._named(kept, name)
-        await self._chats.delete_preset(self._user(kept), preset.preset_id)
+        await self._chats.delete_preset(self._identities.require(kept), preset.preset_id)
 
     async def _named(self, kept: Kept, name: str) -> Preset:
-        for preset in await self._chats.presets(self._user(kept)):
+        for preset in await self._chats.presets(self._identities.require(kept)):
             if preset.name == name:
                 return preset
         raise Refused("Choose a preset first.")
-
-    def _user(self, kept: Kept) -> str:
-        if (user_id := self._identities.user_of(kept)) is None:
-            raise Refused("This page's identity is no longer valid: reload the page.")
-        return user_id
