@@ -13,7 +13,7 @@ import gradio as gr
 import structlog
 from gradio.events import api
 
-from chatlab.errors import ChatlabError
+from chatlab.errors import InvalidInput
 from chatlab.messages import ChatSettings
 from chatlab.settings import Settings
 from chatlab.ui.chat_list import Shelf
@@ -47,7 +47,7 @@ ON_END = "() => window.chatlab?.ended()"
 ON_PLACE = "() => setTimeout(() => window.chatlab?.placed())"
 # The server does not know the browser's time zone, and "Today" depends on it.
 ON_LOAD = (
-    "(kept, place, shelf) => [kept, place, "
+    "(kept, shelf) => [kept, "
     "JSON.stringify({...JSON.parse(shelf), utc_offset_minutes: -new Date().getTimezoneOffset()})]"
 )
 
@@ -133,17 +133,20 @@ class ChatPage:
         where = [*here, self.shelf, self.search]
         settings = self.panel.components
 
-        gr.on(
-            [ui.load], self._load, [self.kept, self.place, self.shelf],
-            [self.kept, *listing, self.preset, self.box, *whole], js=ON_LOAD, **QUIET,
-        )  # fmt: skip
+        ui.load(
+            self._load,
+            [self.kept, self.shelf],
+            [self.kept, *listing, self.preset, self.box, *whole],
+            js=ON_LOAD,
+            **QUIET,
+        )
         sent = gr.on(
             [self.send.click, self.box.submit], self._ask, [*here, self.box, self.editing, *settings], shown, **QUIET
         )
         sent.failure(None, None, None, js=ON_REFUSAL, **QUIET)
         sent.then(None, None, None, js=ON_END, **QUIET)
         self.stop.click(self._stop, here, None, **QUIET)
-        self.bridge.open_chat(self._open, here, whole, **QUIET)
+        self.bridge.open_chat(self._open, [self.kept], whole, **QUIET)
         self.bridge.again(self._again, here, shown, **QUIET)
         self.bridge.rate(self._rate, here, shown, **QUIET)
         self.bridge.manage(self._manage, where, [self.notice, *listing, *whole], **QUIET)
@@ -161,36 +164,33 @@ class ChatPage:
         )
         self.drop_preset.click(self._drop, [self.kept, self.preset], [self.preset], **QUIET)
 
-    async def _load(self, kept: Kept, place: str, shelf: str, request: gr.Request) -> AsyncGenerator[Updates]:
+    async def _load(self, kept: Kept, shelf: str, request: gr.Request) -> AsyncGenerator[Updates]:
         kept = self._handlers.identify(kept)
-        chat_id = str(request.query_params.get("chat") or "")
-        listed = await self._library.listed(kept, Shelf.of(shelf), "", chat_id)
+        chat_id = plain(request.query_params.get("chat"))
+        listed = await _or_shown(self._library.listed(kept, Shelf.of(shelf), "", chat_id))
         first: Updates = (kept, *_listing(listed), await self._preset_choices(kept), READY)
-        async for view in self._handlers.show(kept, _page(request), Place(chat_id)):
-            yield *first, *_whole(view)
+        async for updates in _views(self._handlers.show(kept, _page(request), Place(chat_id)), self._whole):
+            yield *first, *updates
             first = (gr.skip(),) * len(first)
 
-    async def _open(self, kept: Kept, place: str, event: gr.EventData, request: gr.Request) -> AsyncGenerator[Updates]:
+    async def _open(self, kept: Kept, event: gr.EventData, request: gr.Request) -> AsyncGenerator[Updates]:
         views = self._handlers.show(kept, _page(request), Place.of(_Payload(event).text("place")))
-        async for updates in _views(views, _whole):
+        async for updates in _views(views, self._whole):
             yield updates
 
     async def _ask(
         self, request: gr.Request, kept: Kept, place: str, message: str, editing: str, *values: Any
     ) -> AsyncGenerator[Updates]:
-        try:
-            chosen = chosen_from(values)
-        except ChatlabError as error:
-            raise _shown(refusal(error)) from error
+        chosen = _chosen(values)
         views = self._handlers.ask(kept, _page(request), Place.of(place), message or "", plain(editing), chosen)
-        async for updates in _views(views):
+        async for updates in _views(views, _updates):
             yield updates
 
     async def _again(self, kept: Kept, place: str, event: gr.EventData, request: gr.Request) -> AsyncGenerator[Updates]:
         wanted = _Payload(event)
         on_with_it = wanted.text("do") == "continue"
         views = self._handlers.again(kept, _page(request), Place.of(place), wanted.text("turn"), on_with_it)
-        async for updates in _views(views):
+        async for updates in _views(views, _updates):
             yield updates
 
     async def _stop(self, kept: Kept, place: str) -> None:
@@ -216,27 +216,19 @@ class ChatPage:
         elif done.changed == at.chat and at.chat:
             view = await _or_shown(self._handlers.as_is(kept, _page(request), at))
         notice = gr.skip() if done.notice is None else done.notice
-        return notice, *_listing(done.listed), *_whole(view)
+        return notice, *_listing(done.listed), *self._whole(view)
 
     async def _renew(self, kept: Kept, place: str, shelf: str, q: str) -> Updates:
         return _listing(await _or_shown(self._library.listed(kept, Shelf.of(shelf), plain(q), Place.of(place).chat)))
 
     async def _configure(self, kept: Kept, place: str, *values: Any) -> None:
-        try:
-            chosen = chosen_from(values)
-        except ChatlabError as error:
-            raise _shown(refusal(error)) from error
-        await _or_shown(self._handlers.configure(kept, Place.of(place), chosen))
+        await _or_shown(self._handlers.configure(kept, Place.of(place), _chosen(values)))
 
     async def _apply(self, kept: Kept, name: str) -> list[Any]:
         return values_of(await _or_shown(self._presets.chosen(kept, plain(name))))
 
     async def _keep(self, kept: Kept, name: str, *values: Any) -> Updates:
-        try:
-            chosen = chosen_from(values)
-        except ChatlabError as error:
-            raise _shown(refusal(error)) from error
-        kept_name = await _or_shown(self._presets.keep(kept, plain(name), chosen))
+        kept_name = await _or_shown(self._presets.keep(kept, plain(name), _chosen(values)))
         return gr.update(choices=await self._presets.names(kept), value=kept_name), ""
 
     async def _drop(self, kept: Kept, name: str) -> Any:
@@ -245,6 +237,11 @@ class ChatPage:
 
     async def _preset_choices(self, kept: Kept) -> Any:
         return gr.update(choices=await _or_shown(self._presets.names(kept)), value=None)
+
+    def _whole(self, view: View) -> Updates:
+        """A view as values of: place, earlier, latest, and the settings."""
+        unchanged = [gr.skip()] * len(self.panel.components)
+        return *_updates(view), *(unchanged if view.chosen is None else values_of(view.chosen))
 
 
 class _Payload:
@@ -270,9 +267,7 @@ def build_ui(
     return ui
 
 
-async def _views(
-    views: AsyncGenerator[View], updates: Callable[[View], Updates] = lambda view: _updates(view)
-) -> AsyncGenerator[Updates]:
+async def _views(views: AsyncGenerator[View], updates: Callable[[View], Updates]) -> AsyncGenerator[Updates]:
     try:
         async for view in views:
             yield updates(view)
@@ -291,6 +286,13 @@ async def _or_shown(work: Awaitable[Any]) -> Any:
         raise _failed() from error
 
 
+def _chosen(values: tuple[Any, ...]) -> ChatSettings:
+    try:
+        return chosen_from(values)
+    except InvalidInput as error:
+        raise _shown(refusal(error)) from error
+
+
 def _failed() -> gr.Error:
     log.exception("the page failed")
     return gr.Error("The server could not do it; its log says why. Try again.", print_exception=False)
@@ -307,14 +309,6 @@ def _updates(view: View) -> Updates:
         gr.skip() if view.earlier is None else view.earlier,
         gr.skip() if view.latest is None else view.latest,
     )
-
-
-def _whole(view: View) -> Updates:
-    """The same, and the values of the settings."""
-    settings = values_of(view.chosen or ChatSettings())
-    if view.chosen is None:
-        settings = [gr.skip()] * len(settings)
-    return *_updates(view), *settings
 
 
 def _listing(listed: Listed) -> Updates:
