@@ -4,15 +4,10 @@ Pure ASGI, so that streams pass through untouched.
 """
 
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
 from importlib.resources import files
-from typing import Any
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 API = "/gradio_api"
 # Of Gradio's own routes: what the page and Gradio's clients need to call our named endpoints, and nothing that reads,
@@ -20,7 +15,6 @@ API = "/gradio_api"
 OPEN_API = re.compile(
     rf"{API}/(info|app_id|startup-events|heartbeat/[\w-]+|queue/(join|data)|cancel|reset|call/(v2/)?ask(/\w+)?|theme\.css)/?"
 )
-HEAD = ("storage.html", "stream.html")  # scripts that run before Gradio's
 CLOSED_PAGES = re.compile(r"/(monitoring|pwa_icon|svelte|login|logout|custom_component|dev|deep_link)(/.*)?")
 # Gradio evaluates its templates; images, media and connections stay on this server, so no beacon leaves the page.
 POLICY = "; ".join(
@@ -36,12 +30,13 @@ POLICY = "; ".join(
         "form-action 'self'",
     )
 ).encode()
+HEAD = ("storage.html", "stream.html")  # scripts that run before Gradio's
 
 
 class Guard:
     """Wraps the whole app."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._head = b"".join((files("chatlab.ui") / "html" / name).read_bytes() for name in HEAD)
 
@@ -52,9 +47,9 @@ class Guard:
             return
         path = str(scope["path"]).removeprefix(str(scope.get("root_path", "")))  # where it is mounted
         if closed(path):
-            await _not_found(send)
+            await JSONResponse({"detail": "Not found"}, 404)(scope, receive, send)
             return
-        await self._app(scope, receive, _Page(send, self._head if path == "/" else b"").send)
+        await self._app(scope, receive, _GuardedSend(send, self._head if path == "/" else b""))
 
 
 def closed(path: str) -> bool:
@@ -64,7 +59,7 @@ def closed(path: str) -> bool:
     return CLOSED_PAGES.fullmatch(path) is not None
 
 
-class _Page:
+class _GuardedSend:
     """Puts the policy on HTML, and our scripts before all others into the page itself."""
 
     def __init__(self, send: Send, head: bytes) -> None:
@@ -72,7 +67,7 @@ class _Page:
         self._head = head
         self._start: Message | None = None
 
-    async def send(self, message: Message) -> None:
+    async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = [*message.get("headers", ())]
             if any(name == b"content-type" and value.startswith(b"text/html") for name, value in headers):
@@ -91,10 +86,3 @@ class _Page:
             self._start = None
             message = {**message, "body": body}
         await self._send(message)
-
-
-async def _not_found(send: Send) -> None:
-    body = b'{"detail":"Not found"}'
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 404, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
