@@ -89,8 +89,8 @@ def _serve_chat_interface() -> None:
                 yield said
 
     roles = ("user", "assistant")
-    history = [{"role": role, "content": f"Message number {i}."} for i in range(TURNS) for role in roles]
-    chatbot = gr.Chatbot(value=history)  # type: ignore[arg-type]
+    history: list[Any] = [{"role": role, "content": f"Message number {i}."} for i in range(TURNS) for role in roles]
+    chatbot = gr.Chatbot(value=history)
     gr.ChatInterface(answer, chatbot=chatbot).launch(server_port=PEER_PORT, quiet=True, run_history=False)
 
 

@@ -51,9 +51,13 @@ class Identities:
             raise Refused("This page's identity is no longer valid: reload the page.")
         return user_id
 
-    def user_of(self, kept: Kept) -> str | None:
-        """The user whose browser keeps this; None when it is none of ours."""
-        return self.user_id(kept.get("token")) if isinstance(kept, dict) else None  # pyright: ignore[reportUnnecessaryIsInstance] - anybody may send anything
+    def user_of(self, kept: object) -> str | None:
+        """The user whose browser keeps this, which may be anything; None when it is none of ours."""
+        match kept:
+            case {"token": token}:
+                return self.user_id(token)
+            case _:
+                return None
 
     def user_id(self, token: object) -> str | None:
         """The user that a token stands for; None when it is not ours."""

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -35,13 +34,13 @@ class Place:
     archived: bool = False
     n: int = 0
 
-    @classmethod
-    def of(cls, text: str) -> Self:
+    @staticmethod
+    def of(text: str) -> "Place":
         """From what a browser sent; what cannot be read is a new chat."""
         try:
-            return _place.validate_json(text)  # pyright: ignore[reportReturnType]
+            return _place.validate_json(text)
         except ValidationError:
-            return cls()
+            return Place()
 
     def to_json(self) -> str:
         """As the browser keeps it."""
