@@ -57,7 +57,7 @@ class Panel:
             label="History",
             info="What the model sees of the conversation. Direct costs the most and forgets nothing.",
         )
-        self.budget_tokens = _number(
+        self.budget_tokens = _number_box(
             defaults.history.budget_tokens,
             "Budget, in tokens",
             "Longest prompt. Less is faster and cheaper, and forgets sooner.",
@@ -70,32 +70,31 @@ class Panel:
             info="Whose earlier answers may serve a question asked again. Kept with the chat; nothing is served yet.",
         )
         params = defaults.params
-        self.max_new_tokens = _number(
+        self.max_new_tokens = _number_box(
             params.max_new_tokens, "Longest answer, in tokens", "Longer ones are cut; you can continue them."
         )
-        self.temperature = gr.Number(
+        self.temperature = _number_box(
             params.temperature,
-            label="Temperature",
-            info="0 always gives the likeliest answer; 1 varies; above 1 rambles. Costs nothing.",
+            "Temperature",
+            "0 always gives the likeliest answer; 1 varies; above 1 rambles. Costs nothing.",
             step=0.1,
-            placeholder=DEFAULT,
         )
-        self.top_p = gr.Number(
+        self.top_p = _number_box(
             params.top_p,
-            label="Top p",
-            info="Only the likeliest words that make up this share are considered; 1 considers all.",
+            "Top p",
+            "Only the likeliest words that make up this share are considered; 1 considers all.",
             step=0.05,
-            placeholder=DEFAULT,
         )
-        self.top_k = _number(params.top_k, "Top k", "Only this many of the likeliest words are considered; 0: all.")
-        self.repetition_penalty = gr.Number(
+        self.top_k = _number_box(params.top_k, "Top k", "Only this many of the likeliest words are considered; 0: all.")
+        self.repetition_penalty = _number_box(
             params.repetition_penalty,
-            label="Repetition penalty",
-            info="Above 1, words already used become less likely.",
+            "Repetition penalty",
+            "Above 1, words already used become less likely.",
             step=0.05,
-            placeholder=DEFAULT,
         )
-        self.seed = _number(params.seed, "Seed", "The same seed and settings give the same answer.", "random")
+        self.seed = _number_box(
+            params.seed, "Seed", "The same seed and settings give the same answer.", placeholder="random"
+        )
         self.stop = gr.Textbox(
             "\n".join(params.stop or ()),
             label="Stop strings, one a line",
@@ -113,8 +112,12 @@ class Panel:
         ]  # fmt: skip
 
 
-def _number(value: int | None, label: str, info: str, placeholder: str = DEFAULT) -> gr.Number:
-    return gr.Number(value, label=label, info=info, precision=0, placeholder=placeholder)
+def _number_box(
+    value: float | None, label: str, info: str, *, step: float | None = None, placeholder: str = DEFAULT
+) -> gr.Number:
+    """For whole numbers; with a `step`, for any."""
+    precision = 0 if step is None else None
+    return gr.Number(value, label=label, info=info, precision=precision, step=step or 1, placeholder=placeholder)
 
 
 def chosen_from(values: Sequence[Any]) -> ChatSettings:
@@ -128,39 +131,39 @@ def chosen_from(values: Sequence[Any]) -> ChatSettings:
         raise InvalidInput(FieldError("history.strategy", "choose one of those offered"))
     if scope not in [name for _, name in SCOPES]:
         raise InvalidInput(FieldError("cache.scope", "choose one of those offered"))
-    if (budget := _whole(budget, "history.budgetTokens")) is not None and not 1 <= budget <= MAX_BUDGET_TOKENS:
+    if (budget := _integer_from(budget, "history.budgetTokens")) is not None and not 1 <= budget <= MAX_BUDGET_TOKENS:
         raise InvalidInput(FieldError("history.budgetTokens", f"must be between 1 and {MAX_BUDGET_TOKENS:,}"))
     return ChatSettings(
-        _text(system_prompt, "systemPrompt") or None,
+        _text_from(system_prompt, "systemPrompt") or None,
         HistoryChoice(strategy, budget),
         CacheChoice(scope),
         SamplingParams(
-            temperature=_number_of(temperature, "temperature"),
-            top_p=_number_of(top_p, "top_p"),
-            top_k=_whole(top_k, "top_k"),
-            max_new_tokens=_whole(max_new, "max_new_tokens"),
-            stop=tuple(line for line in _text(stop, "stop").splitlines() if line) or None,
-            seed=_whole(seed, "seed"),
-            repetition_penalty=_number_of(penalty, "repetition_penalty"),
+            temperature=_number_from(temperature, "temperature"),
+            top_p=_number_from(top_p, "top_p"),
+            top_k=_integer_from(top_k, "top_k"),
+            max_new_tokens=_integer_from(max_new, "max_new_tokens"),
+            stop=tuple(line for line in _text_from(stop, "stop").splitlines() if line) or None,
+            seed=_integer_from(seed, "seed"),
+            repetition_penalty=_number_from(penalty, "repetition_penalty"),
         ),
     )
 
 
-def _text(value: object, field: str) -> str:
+def _text_from(value: object, field: str) -> str:
     text = value.strip() if isinstance(value, str) else ""
     if len(text) > MAX_SYSTEM_PROMPT_CHARS:
         raise InvalidInput(FieldError(field, f"has {len(text):,} characters of at most {MAX_SYSTEM_PROMPT_CHARS:,}"))
     return plain(text)
 
 
-def _number_of(value: object, field: str) -> float | None:
+def _number_from(value: object, field: str) -> float | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise InvalidInput(FieldError(field, "must be a number"))
     return value
 
 
-def _whole(value: object, field: str) -> int | None:
-    number = _number_of(value, field)
+def _integer_from(value: object, field: str) -> int | None:
+    number = _number_from(value, field)
     if number is not None and number != number // 1:
         raise InvalidInput(FieldError(field, "must be a whole number"))
     return None if number is None else int(number)
