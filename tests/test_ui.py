@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import gradio as gr
 import pytest
 
 from chatlab.errors import InvalidInput
@@ -13,6 +14,7 @@ from chatlab.settings import Settings
 from chatlab.store import SearchHit
 from chatlab.ui import conversation
 from chatlab.ui.chat_list import MAX_CHATS, PAGE_CHATS, Shelf, found, group_name, listing, undo_notice
+from chatlab.ui.endpoint import Endpoint
 from chatlab.ui.guard import closed
 from chatlab.ui.handlers import PageHandlers
 from chatlab.ui.identity import Identities, Kept
@@ -226,6 +228,19 @@ class TestConversation:
         shown = (await page.all(page.handlers.show(page.kept, page.session, page.place)))[0]
         for what in ("regenerate", "edit", "rate"):
             assert f'data-do="{what}"' not in (shown.latest or "")
+
+    async def test_a_program_is_refused_what_the_page_is(self, page: Page, parts: Parts) -> None:
+        identities = Identities("key")
+        endpoint = Endpoint(page.handlers, identities)
+        (*_, answer) = [answer async for answer in endpoint.ask("one")]
+        chat_id, token = answer["chat_id"], answer["token"]
+        page.kept = {"token": token}
+        await page.manage("archive", chat_id)
+        for asked, why in ((chat_id, "archived"), ("nothing", "no longer here")):
+            with pytest.raises(gr.Error, match=why):
+                await anext(endpoint.ask("two", asked, token))
+        known = await parts.chats.conversation(identities.require(page.kept), chat_id)
+        assert [turn.user_message for turn in known.turns] == ["one"]
 
     async def test_what_is_edited_is_in_this_chat(self, page: Page) -> None:
         await page.all(page.ask("one"))

@@ -11,11 +11,10 @@ from typing import TypedDict
 
 import gradio as gr
 
-from chatlab.errors import ChatlabError
 from chatlab.ui.conversation import line_of
 from chatlab.ui.handlers import PageHandlers
 from chatlab.ui.identity import Identities
-from chatlab.ui.refusal import refusal
+from chatlab.ui.refusal import Refused
 from chatlab.ui.view import plain
 
 
@@ -71,5 +70,5 @@ class Endpoint:
                     status=turn.status,
                     line="" if turn.live else line_of(turn),
                 )
-        except ChatlabError as error:
-            raise gr.Error(str(refusal(error)), print_exception=False) from error
+        except Refused as error:
+            raise gr.Error(str(error), print_exception=False) from error

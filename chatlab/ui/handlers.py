@@ -160,8 +160,6 @@ class PageHandlers:
         looked_at, watch.sending = watch.number, True
         try:
             chat_id, turn = await self._begin(user_id, place.chat, request, chosen)
-        except ChatlabError as error:
-            raise refusal(error) from error
         finally:
             watch.sending = False
         if watch.number != looked_at:  # the person looks at another chat by now; the answer goes on in its own
@@ -180,16 +178,18 @@ class PageHandlers:
 
     async def _begin(self, user_id: str, chat_id: str, request: TurnRequest, chosen: ChatSettings) -> tuple[str, Turn]:
         """The chat, made where there is none, and its new turn. A refused message leaves no chat behind."""
-        if chat_id:
-            return chat_id, await self._chats.begin(user_id, chat_id, request)
-        title = title_of(request.user_message)
-
-        made = await self._chats.create_chat(lambda chat: chosen.apply(replace(chat, title=title)), user_id)
         try:
-            return made.chat_id, await self._chats.begin(user_id, made.chat_id, replace(request, entitle=title))
-        except BaseException:
-            await asyncio.shield(self._chats.delete_chat(user_id, made.chat_id))
-            raise
+            if chat_id:
+                return chat_id, await self._chats.begin(user_id, chat_id, request)
+            title = title_of(request.user_message)
+            made = await self._chats.create_chat(lambda chat: chosen.apply(replace(chat, title=title)), user_id)
+            try:
+                return made.chat_id, await self._chats.begin(user_id, made.chat_id, replace(request, entitle=title))
+            except BaseException:
+                await asyncio.shield(self._chats.delete_chat(user_id, made.chat_id))
+                raise
+        except ChatlabError as error:
+            raise refusal(error) from error
 
     async def stop(self, kept: Kept, place: Place) -> None:
         """End the answer under way in a chat."""
@@ -241,8 +241,10 @@ class PageHandlers:
         """Send a message and give its turn as it grows, for callers without a page.
 
         Raises:
-            ChatlabError: The message is refused.
+            Refused: The message is not taken.
         """
+        if chat_id:
+            await self._writable(user_id, chat_id)
         _, turn = await self._begin(user_id, chat_id, TurnRequest(message), self._defaults)
         async for grown in self._grow(user_id, turn):
             yield grown
