@@ -23,7 +23,7 @@ EXAMPLES = (
 )
 
 _RENDERED = count()
-CACHED_CHARS = 8_000  # of an answer whose HTML is kept for the next time it is shown
+CACHED_CHARS = 8_000  # of a text whose HTML is kept for the next time it is shown
 
 Render = Callable[[str], str]
 
@@ -57,7 +57,7 @@ def _kept_html(text: str) -> str:
 
 
 def settled_html(text: str) -> str:
-    """A whole answer, which is often shown again."""
+    """A whole answer or its whole reasoning, which is often shown again."""
     return _kept_html(text) if len(text) <= CACHED_CHARS else to_html(text)
 
 
@@ -121,9 +121,10 @@ def _answer(turn: Turn, render: Render) -> str:
     thought = split_reasoning(turn.assistant_message or "")
     reasoning = ""
     if thought.reasoning:
-        name = "Reasoning" if thought.closed or not turn.live else "Thinking…"
+        settled = thought.closed or not turn.live
+        name, html = ("Reasoning", settled_html) if settled else ("Thinking…", to_html)
         reasoning = (
-            f'<details class="reasoning"><summary>{name}</summary><div>{to_html(thought.reasoning)}</div></details>'
+            f'<details class="reasoning"><summary>{name}</summary><div>{html(thought.reasoning)}</div></details>'
         )
     body = render(thought.answer) if thought.answer else ""
     if turn.live and not thought.answer and not thought.reasoning:
