@@ -73,6 +73,12 @@ def check_accessible(page: Page) -> None:
     assert found == [], "\n".join(found)
 
 
+def examine(page: Page, name: str) -> None:
+    """Keep what the page looks like, and fail where somebody could not use it."""
+    shot(page, name)
+    check_accessible(page)
+
+
 def open_chat_page(page: Page, url: str) -> Page:
     """Go there and wait until one can write."""
     page.goto(url)

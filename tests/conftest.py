@@ -222,6 +222,11 @@ def server_starter(folder: Path) -> Generator[StartServer]:
         return server
 
     yield start
+    kill_all(servers)
+
+
+def kill_all(servers: Sequence[Server]) -> None:
+    """Those that still run."""
     for server in servers:
         if server.process.poll() is None:
             server.kill()
@@ -288,9 +293,7 @@ def start_space(tmp_path: Path) -> Iterator[StartSpace]:
         return space
 
     yield start
-    for space in spaces:
-        if space.process.poll() is None:
-            space.kill()
+    kill_all(spaces)
 
 
 def _installed_beside() -> list[str]:

@@ -18,7 +18,7 @@ from tests.browser import (
     NARROW,
     OpenPage,
     ask,
-    check_accessible,
+    examine,
     new_context,
     open_chat_page,
     send,
@@ -184,8 +184,7 @@ class TestStory:
             expect(page.locator("#message textarea")).to_have_value("")
             expect(answers.first.locator(".problem")).to_contain_text("Interrupted")
             expect(answers.first.locator(".text")).to_contain_text("word3")
-            shot(page, "error")
-            check_accessible(page)
+            examine(page, "error")
 
             # 5. Another browser's user sees nothing of it.
             with new_context(browser) as other:
@@ -236,8 +235,7 @@ class TestConversation:
     def test_stop_and_continue(self, page: Page) -> None:
         send(page, SLOW)
         expect(page.locator("#latest .text")).to_contain_text("word3")
-        shot(page, "streaming")
-        check_accessible(page)
+        examine(page, "streaming")
         page.keyboard.press("Escape")
         expect(page.locator("#latest .line")).to_contain_text("stopped")
         page.locator("#latest [data-do=continue]").click()
@@ -260,15 +258,13 @@ class TestConversation:
         assert page.evaluate("navigator.clipboard.readText()") == "def double(x):\n    return 2 * x\n"
         page.get_by_label("Copy answer").click()
         assert page.evaluate("navigator.clipboard.readText()").strip().endswith(RICH.strip())
-        shot(page, "rich")
-        check_accessible(page)
+        examine(page, "rich")
 
     def test_a_thumb_with_a_reason(self, page: Page) -> None:
         ask(page, "Rate me")
         page.get_by_label("Bad answer").click()
         expect(page.get_by_text("What was wrong?")).to_be_visible()
-        shot(page, "feedback")
-        check_accessible(page)
+        examine(page, "feedback")
         page.get_by_label("Something else").fill("It only repeats me")
         page.get_by_role("button", name="Send", exact=True).first.click()
         expect(page.locator(".verdict")).to_have_text("Noted: It only repeats me")
@@ -346,8 +342,7 @@ class TestChats:
 
         page.locator("#search input, #search textarea").fill("APPLES")
         expect(page.locator("#chats mark")).to_have_text("apples")
-        shot(page, "search")
-        check_accessible(page)
+        examine(page, "search")
         page.locator("#chats li a").click()
         expect(page.locator("#latest .said")).to_have_text("About apples")
         page.locator("#search input, #search textarea").fill("nowhere to be found")
@@ -366,8 +361,7 @@ class TestChats:
         menu(page, "Red fruit", "Archive")
         expect(page.locator("#chats li")).to_have_count(1)
         expect(page.get_by_text("can only be read")).to_be_visible()
-        shot(page, "read-only")
-        check_accessible(page)
+        examine(page, "read-only")
         page.get_by_role("button", name="Archived chats").click()
         expect(page.locator("#chats li")).to_have_text(re.compile("Red fruit"))
         page.get_by_role("button", name="Take it back").click()
@@ -378,8 +372,7 @@ class TestChats:
         menu(page, "Red fruit", "Delete")
         expect(page.locator("#chats li")).to_have_count(1)
         expect(page.get_by_text("What would you like to know?")).to_be_visible()
-        shot(page, "deleted")
-        check_accessible(page)
+        examine(page, "deleted")
         page.get_by_role("button", name="Undo").click()
         expect(page.locator("#chats li")).to_have_count(2)
 
@@ -430,8 +423,7 @@ class TestSettings:
         page.get_by_label("Settings of this chat").first.click()
         panel = page.locator("#panel")
         expect(panel.get_by_text("Said to the model before every question")).to_be_visible()
-        shot(page, "settings")
-        check_accessible(page)
+        examine(page, "settings")
         panel.get_by_label("System prompt").fill("Be kind.")
         panel.get_by_label("Longest answer, in tokens").fill("3")
         panel.get_by_label("Longest answer, in tokens").press("Tab")
@@ -468,21 +460,17 @@ class TestCraft:
         for scheme in ("light", "dark"):
             for name, size in (("wide", {"width": 1200, "height": 800}), ("360px", NARROW)):
                 page = open_page(color_scheme=scheme, viewport=size)
-                shot(page, f"empty-{scheme}-{name}")
-                check_accessible(page)
+                examine(page, f"empty-{scheme}-{name}")
                 ask(page, RICH)
-                shot(page, f"answer-{scheme}-{name}")
-                check_accessible(page)
+                examine(page, f"answer-{scheme}-{name}")
                 assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
                 page.locator("#header [data-do=panel]").click()
-                shot(page, f"settings-{scheme}-{name}")
-                check_accessible(page)
+                examine(page, f"settings-{scheme}-{name}")
                 page.keyboard.press("Escape")
                 if name == "360px":
                     page.locator("#header [data-do=sidebar]").click()
                     expect(page.locator("#chats li a")).to_be_in_viewport()
-                    shot(page, f"chats-{scheme}-{name}")
-                    check_accessible(page)
+                    examine(page, f"chats-{scheme}-{name}")
                     page.locator("#chats li a").click()
                     expect(page.locator("#chats li a")).to_be_hidden()
 
@@ -499,8 +487,7 @@ class TestCraft:
         expect(page.locator("#search input, #search textarea")).to_be_focused()
         page.keyboard.press("Control+Slash")
         expect(page.locator("#help")).to_be_visible()
-        shot(page, "help")
-        check_accessible(page)
+        examine(page, "help")
         page.keyboard.press("Escape")
         expect(page.locator("#help")).to_be_hidden()
         page.keyboard.press("Alt+e")

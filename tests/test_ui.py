@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import gradio as gr
 import pytest
@@ -31,11 +33,11 @@ NOW = datetime(2026, 5, 20, 12, tzinfo=UTC)
 CHAT = Chat("c", "u", "A chat", NOW, NOW)
 
 
-def turn(turn_id: str, parent: str | None = None, **fields: object) -> Turn:
+def turn(turn_id: str, parent: str | None = None, **fields: Any) -> Turn:
     made = Turn(
         turn_id, "c", "u", parent, f"question {turn_id}", NOW, assistant_message=f"answer {turn_id}", status="done"
     )
-    return replace(made, **fields)  # type: ignore[arg-type]
+    return replace(made, **fields)
 
 
 class Page:
@@ -62,6 +64,18 @@ class Page:
 
     async def manage(self, do: str, chat_id: str = "", title: str = "", shelf: Shelf | None = None) -> Managed:
         return await self.library.manage(self.kept, self.place, shelf or Shelf(), "", do, chat_id, title)
+
+
+@asynccontextmanager
+async def slow_page(settings: Settings, words: int) -> AsyncGenerator[Page]:
+    """A page whose model takes its time."""
+
+    async def pause() -> None:
+        await asyncio.sleep(0.01)
+
+    with wire(settings, engine=ScriptedEngine(["word "] * words, pause)) as parts:
+        yield Page(parts)
+        await parts.jobs.close()
 
 
 @pytest.fixture
@@ -152,11 +166,7 @@ class TestConversation:
         assert "more)" not in (more.earlier or "")
 
     async def test_looking_elsewhere_ends_what_was_followed(self, settings: Settings) -> None:
-        async def pause() -> None:
-            await asyncio.sleep(0.02)
-
-        with wire(settings, engine=ScriptedEngine(["word "] * 200, pause)) as parts:
-            page = Page(parts)
+        async with slow_page(settings, words=400) as page:
             asking = page.ask("go")
             page.take(await anext(asking))
             await anext(asking)
@@ -173,7 +183,6 @@ class TestConversation:
             await page.handlers.stop(page.kept, page.place)
             views = [view async for view in back]
             assert "stopped" in "".join(view.latest or "" for view in views)
-            await parts.jobs.close()
 
     async def test_a_refused_message_leaves_no_chat_behind(self, page: Page, parts: Parts) -> None:
         for _ in range(parts.settings.queue_limit):
@@ -186,11 +195,7 @@ class TestConversation:
         assert "will be listed here" in listed.html
 
     async def test_a_refused_message_leaves_what_is_followed(self, settings: Settings) -> None:
-        async def pause() -> None:
-            await asyncio.sleep(0.01)
-
-        with wire(settings, engine=ScriptedEngine(["word "] * 20, pause)) as parts:
-            page = Page(parts)
+        async with slow_page(settings, words=20) as page:
             asking = page.ask("go")
             page.take(await anext(asking))
             with pytest.raises(Refused, match="still answering"):
@@ -199,7 +204,6 @@ class TestConversation:
             assert any('data-live="false"' in (view.latest or "") for view in views), (
                 "its end still comes to the screen"
             )
-            await parts.jobs.close()
 
     async def test_a_double_click_makes_one_chat(self, page: Page) -> None:
         first, second = page.ask("hello"), page.ask("hello")

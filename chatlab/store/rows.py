@@ -23,11 +23,9 @@ from chatlab.messages import (
     Turn,
 )
 
-CHAT_COLUMNS = (
-    "chat_id", "user_id", "title", "created_at", "updated_at", "pinned", "archived", "system_prompt", "history",
-    "cache", "params",
-)  # fmt: skip
-PRESET_COLUMNS = ("preset_id", "user_id", "name", "system_prompt", "history", "cache", "params")
+SETTINGS_COLUMNS = ("system_prompt", "history", "cache", "params")  # of a chat and of a preset
+CHAT_COLUMNS = ("chat_id", "user_id", "title", "created_at", "updated_at", "pinned", "archived", *SETTINGS_COLUMNS)
+PRESET_COLUMNS = ("preset_id", "user_id", "name", *SETTINGS_COLUMNS)
 TURN_COLUMNS = (
     "turn_id", "chat_id", "user_id", "parent_turn_id", "user_message", "created_at", "assistant_message", "status",
     "source", "error", "finished_at", "finish_reason", "provenance", "prompt",
@@ -73,10 +71,7 @@ def chat_row(chat: Chat) -> tuple[Any, ...]:
         to_db_time(chat.updated_at),
         chat.pinned,
         chat.archived,
-        chat.system_prompt,
-        _dump(_history, chat.history),
-        _dump(_cache, chat.cache),
-        _dump(_params, chat.params),
+        *_settings_row(chat),
     )
 
 
@@ -90,37 +85,38 @@ def chat_from(row: Sequence[Any]) -> Chat:
         updated_at=from_db_time(row[4]),
         pinned=row[5],
         archived=row[6],
-        system_prompt=row[7],
-        history=_history.validate_json(row[8]),
-        cache=_cache.validate_json(row[9]),
-        params=_params.validate_json(row[10]),
+        **_settings_from(row[7:]),
     )
 
 
 def preset_row(preset: Preset) -> tuple[Any, ...]:
     """In the order of PRESET_COLUMNS."""
-    return (
-        preset.preset_id,
-        preset.user_id,
-        preset.name,
-        preset.system_prompt,
-        _dump(_history, preset.history),
-        _dump(_cache, preset.cache),
-        _dump(_params, preset.params),
-    )
+    return (preset.preset_id, preset.user_id, preset.name, *_settings_row(preset))
 
 
 def preset_from(row: Sequence[Any]) -> Preset:
     """From the order of PRESET_COLUMNS."""
-    return Preset(
-        preset_id=row[0],
-        user_id=row[1],
-        name=row[2],
-        system_prompt=row[3],
-        history=_history.validate_json(row[4]),
-        cache=_cache.validate_json(row[5]),
-        params=_params.validate_json(row[6]),
+    return Preset(preset_id=row[0], user_id=row[1], name=row[2], **_settings_from(row[3:]))
+
+
+def _settings_row(chosen: Chat | Preset) -> tuple[Any, ...]:
+    """In the order of SETTINGS_COLUMNS."""
+    return (
+        chosen.system_prompt,
+        _dump(_history, chosen.history),
+        _dump(_cache, chosen.cache),
+        _dump(_params, chosen.params),
     )
+
+
+def _settings_from(row: Sequence[Any]) -> dict[str, Any]:
+    """From the order of SETTINGS_COLUMNS; what comes after is left alone."""
+    return {
+        "system_prompt": row[0],
+        "history": _history.validate_json(row[1]),
+        "cache": _cache.validate_json(row[2]),
+        "params": _params.validate_json(row[3]),
+    }
 
 
 def turn_row(turn: Turn) -> tuple[Any, ...]:
