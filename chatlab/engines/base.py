@@ -11,6 +11,8 @@ from typing import Protocol
 from chatlab.errors import FieldError, PromptTooLong
 from chatlab.messages import FinishReason, Message, SamplingParams
 
+MAX_ANSWER_TOKENS = 1_024  # default limit of an answer, where the context allows
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
@@ -128,6 +130,11 @@ class Engine(Protocol):
     def close(self) -> None:
         """Stop what is running and free the model; idempotent."""
         ...
+
+
+def default_answer_limit(context_tokens: int) -> int:
+    """The limit of an answer for which the caller sets none: a quarter of the context at most."""
+    return min(MAX_ANSWER_TOKENS, context_tokens // 4)
 
 
 def answer_limit(facts: ModelFacts, params: SamplingParams) -> int:
