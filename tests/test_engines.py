@@ -23,7 +23,17 @@ SHORT = SamplingParams(temperature=0.0, max_new_tokens=8)
 QUESTION: list[Message] = [{"role": "user", "content": "List the first ten even numbers, one after the other."}]
 
 
-@pytest.fixture(params=["echo", "transformers_engine", "zero_gpu_engine", "forked_engine"])
+@pytest.fixture(
+    params=[
+        "echo",
+        "transformers_engine",
+        "zero_gpu_engine",
+        "forked_engine",
+        pytest.param("served_by_transformers", marks=pytest.mark.live),
+        pytest.param("served_by_llama_cpp", marks=pytest.mark.live),
+        pytest.param("served_by_chatlab", marks=pytest.mark.live),
+    ]
+)
 def engine(request: pytest.FixtureRequest) -> Engine:
     return EchoEngine() if request.param == "echo" else request.getfixturevalue(request.param)
 
@@ -55,8 +65,13 @@ class TestContract:
 
     async def test_greedy_and_seeded_answers_repeat(self, engine: Engine) -> None:
         for params in (GREEDY, SamplingParams(temperature=1.0, top_p=0.95, seed=7, max_new_tokens=12)):
-            first = await take(engine, GenerationRequest(QUESTION, params))
-            assert await take(engine, GenerationRequest(QUESTION, params)) == first
+            started, pieces, finished = await take(engine, GenerationRequest(QUESTION, params))
+            again = await take(engine, GenerationRequest(QUESTION, params))
+            assert (again[0].prompt_tokens, again[1], again[2].reason) == (
+                started.prompt_tokens,
+                pieces,
+                finished.reason,
+            )
 
     async def test_closing_frees_the_slot(self, engine: Engine) -> None:
         async with aclosing(engine.stream(GenerationRequest(QUESTION))) as chunks:

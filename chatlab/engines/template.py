@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from chatlab.errors import FieldError, InvalidInput
+from chatlab.errors import ConfigError, FieldError, InvalidInput
 from chatlab.messages import Message
 
 
@@ -57,6 +57,35 @@ class ChatTemplate:
         text = self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
         assert isinstance(text, str)
         return text
+
+
+def load_template(location: str) -> tuple[ChatTemplate, int | None]:
+    """The template and tokenizer of a model, and its window if its configuration is there, too.
+
+    Args:
+        location: A Hub id or a folder.
+
+    Raises:
+        ConfigError: There is none, or none for chats.
+    """
+    from httpx2 import HTTPError
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from transformers import AutoConfig, AutoTokenizer
+
+    unavailable = (OSError, ValueError, HTTPError, HfHubHTTPError, OfflineModeIsEnabled)
+    wrong = f"CHATLAB_OPENAI_TOKENIZER={location!r}: "
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(location)
+    except unavailable as error:
+        cause = (str(error) or repr(error)).splitlines()[0]
+        raise ConfigError(wrong + f"no tokenizer can be loaded from there. Cause: {cause}") from error
+    if not tokenizer.is_fast or not tokenizer.chat_template:
+        raise ConfigError(wrong + "it has no fast version or no chat template; take that of the model that answers")
+    try:
+        config = AutoConfig.from_pretrained(location).get_text_config()
+    except unavailable:
+        config = None
+    return ChatTemplate(tokenizer, location), getattr(config, "max_position_embeddings", None)
 
 
 def _without_system(messages: Sequence[Message]) -> list[Message]:
