@@ -54,6 +54,8 @@ class TestContract:
     async def test_a_stream_starts_has_pieces_and_ends(self, engine: Engine) -> None:
         started, pieces, finished = await take(engine, GenerationRequest(QUESTION, GREEDY))
         assert started.prompt_tokens == engine.count(QUESTION)
+        if finished.usage is not None and engine.facts.counting != "estimate":
+            assert finished.usage.prompt_tokens == started.prompt_tokens, "as the server counts"
         assert text(pieces)
         assert 0 < sum(piece.tokens for piece in pieces) <= 24
         assert finished.reason in ("stop", "length")

@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -511,7 +512,13 @@ class TestCounting:
             assert engine.facts.context_tokens == 8_192, "of its configuration"
             assert engine.render(HELLO).endswith("Hello<|im_end|>\n<|im_start|>assistant\n")
             assert "<|im_end|>" in engine.facts.control_tokens
-        assert scripted.asked == ["/v1/models"]
+            scripted.script = [says("Hello", usage=(9, 1, 0))]
+            with structlog.testing.capture_logs() as logs:
+                for _ in range(2):
+                    asyncio.run(answer(engine))
+            (warning,) = [each for each in logs if each["log_level"] == "warning"]
+            assert (warning["server"], warning["ours"]) == (9, engine.count(HELLO))
+        assert scripted.asked[:2] == ["/v1/models", "/v1/chat/completions"]
 
     def test_estimates_are_high_and_not_too_high(self, bundled_model: Path) -> None:
         template, _ = load_template(str(bundled_model))

@@ -112,7 +112,7 @@ class OpenAICompatibleEngine:
         self._tasks: dict[_Job, asyncio.Task[None]] = {}
         self._check: asyncio.Task[None] | None = None
         self._load = EngineLoad(running=0, waiting=0)
-        self._closed = False
+        self._closed = self._warned = False
         self._thread = LoopThread(self.name)
         try:
             found = self._run(find_remote_model(self._server, model, count_there=template is None))
@@ -193,7 +193,8 @@ class OpenAICompatibleEngine:
         if not self._closed:
             self._closed = True
             try:
-                self._thread.run(self._shut(), CLOSE_SECONDS)
+                with suppress(TimeoutError):  # connections that do not close end with the thread
+                    self._thread.run(self._shut(), CLOSE_SECONDS)
             finally:
                 self._thread.close()
 
@@ -228,6 +229,8 @@ class OpenAICompatibleEngine:
         try:
             job.post(Started(job.prompt_tokens, reused_prefix_tokens=0))
             for chunk in (await self._attempt(job)).end():
+                if isinstance(chunk, Finished) and chunk.usage is not None:
+                    self._compare(job.prompt_tokens, chunk.usage.prompt_tokens)
                 job.post(chunk)
         except ChatlabError as error:
             job.post(error)
@@ -235,6 +238,12 @@ class OpenAICompatibleEngine:
             failed = EngineError(f"{type(error).__name__}: {error}")
             failed.__cause__ = error
             job.post(failed)
+
+    def _compare(self, ours: int, theirs: int | None) -> None:
+        """Say once that a tokenizer named in the settings is not the server's: budgets are wrong then."""
+        if self._facts.counting == "here" and theirs not in (None, ours) and not self._warned:
+            self._warned = True
+            log.warning("CHATLAB_OPENAI_TOKENIZER counts other than the server", ours=ours, server=theirs)
 
     async def _attempt(self, job: _Job) -> Answer:
         """Ask until the answer begins, then take all of it."""
