@@ -74,7 +74,7 @@ class TurnRequest:
 
 @dataclass(frozen=True, slots=True)
 class SeenPrompt:
-    """What the model saw; `rendered` is None when another model is loaded now."""
+    """What the model saw; `rendered` is None when another model is loaded now, or its template is unknown."""
 
     messages: tuple[Message, ...]
     rendered: str | None
@@ -162,7 +162,8 @@ class ChatService(ChatLibrary):
             params = request.params.over(known.chat.params)
             given = PromptInput(known.chat.system_prompt, path, request.user_message, job.turn_id)
             choice = request.history or known.chat.history
-            prompt = await _off_loop_if_long(lambda: self._prompts.build(given, choice, params), given)
+            aside = _is_long(given) or self._engine.facts.counting == "remote"
+            prompt = await _build(lambda: self._prompts.build(given, choice, params), aside)
 
             # 4. The job starts while the message is being stored; nobody hears of the turn before that is done.
             position = max(0, self._jobs.n_live - self._engine.facts.slots)
@@ -302,10 +303,9 @@ class ChatService(ChatLibrary):
             raise NotFound("prompt of turn", turn_id)
         facts = self._engine.facts
         messages = stored_messages(turn.prompt, turns, facts)
-        same_model = turn.provenance.model == facts.model
-        return SeenPrompt(
-            messages, self._engine.render(messages) if same_model else None, turn.provenance.prompt.prompt_tokens
-        )
+        known_template = turn.provenance.model == facts.model and facts.counting != "estimate"
+        rendered = await asyncio.to_thread(self._engine.render, messages) if known_template else None
+        return SeenPrompt(messages, rendered, turn.provenance.prompt.prompt_tokens)
 
     async def rate(self, user_id: str, chat_id: str, turn_id: str, rating: int, reason: str | None) -> None:
         """Store a person's verdict (1 or -1) on an answer."""
@@ -357,8 +357,12 @@ async def _replay(turn: Turn, after: int) -> AsyncGenerator[list[Event]]:
 LONG_CHARS = 4_000  # above this, tokenising is worth a thread
 
 
-async def _off_loop_if_long(build: Callable[[], Prompt], given: PromptInput) -> Prompt:
-    """Build a prompt; a long one in a thread, so that other streams keep moving."""
+def _is_long(given: PromptInput) -> bool:
     n_chars = len(given.question) + len(given.system_prompt or "")
     n_chars += sum(len(turn.user_message) + len(turn.assistant_message or "") for turn in given.path)
-    return build() if n_chars < LONG_CHARS else await asyncio.to_thread(build)
+    return n_chars >= LONG_CHARS
+
+
+async def _build(build: Callable[[], Prompt], aside: bool) -> Prompt:
+    """Build a prompt, `aside` in a thread, so that other streams keep moving."""
+    return await asyncio.to_thread(build) if aside else build()

@@ -26,6 +26,7 @@ class Progress:
     _last_at: float | None = None
     _n_tokens: int = 0
     _prompt: Started | None = None
+    _counted: Usage | None = None  # by the model's server, which knows better
 
     def stored(self) -> None:
         """The message is on disk."""
@@ -43,10 +44,13 @@ class Progress:
                 self._last_at = now
             case Finished():
                 self.finish_reason = chunk.reason
+                self._counted = chunk.usage
 
     @property
     def usage(self) -> Usage:
         """Tokens; unset where the engine never began."""
+        if self._counted is not None:
+            return self._counted
         if self._prompt is None:
             return Usage()
         return Usage(self._prompt.prompt_tokens, self._n_tokens, self._prompt.reused_prefix_tokens)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -53,13 +53,30 @@ class Settings(BaseSettings):
     port: int = Field(default=7860, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     data_dir: Path = Field(default_factory=_data_dir, description="Folder of everything stored; one process opens it.")
     model: str = Field(
-        default="auto", min_length=1, description="`auto`, `bundled`, a Hub id or a folder with a model."
+        default="auto",
+        min_length=1,
+        description="`auto`, `bundled`, a Hub id or a folder with a model; with `openai` the server's name for it.",
     )
     embedder: str = Field(
         default="auto", min_length=1, description="`auto` (the bundled one, else its Hub id), a Hub id or a folder."
     )
-    engine: Literal["auto", "transformers", "echo"] = Field(
-        default="auto", description="`auto` is `transformers`; `echo` answers with the user's message, word for word."
+    engine: Literal["auto", "transformers", "openai", "echo"] = Field(
+        default="auto",
+        description="`auto` is `transformers`; `openai` asks another server; `echo` answers with the user's message.",
+    )
+    openai_base_url: str = Field(
+        default="", description="Address of the server for `openai`, like `http://127.0.0.1:8000/v1`."
+    )
+    openai_api_key: SecretStr = Field(default=SecretStr(""), description="Its key, if it wants one.")
+    openai_tokenizer: str = Field(
+        default="", description="A Hub id or folder to count tokens with; empty asks the server, or estimates."
+    )
+    openai_context_tokens: int = Field(
+        default=0, ge=0, description="Its model's window; 0 takes what the server says, else 4,096."
+    )
+    openai_concurrency: int = Field(default=32, ge=1, description="Answers asked of it at the same time; more wait.")
+    openai_first_token_seconds: float = Field(
+        default=120.0, gt=0, description="Longest wait for its first token, retries included."
     )
     device: str = Field(default="auto", description="`auto`, `cpu`, `cuda` or another torch device.")
     threads: int = Field(default=0, ge=0, description="CPU threads of the engine; 0 leaves the choice to torch.")

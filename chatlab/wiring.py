@@ -91,6 +91,8 @@ def make_engine(settings: Settings) -> Engine:
         from chatlab.engines.echo import EchoEngine
 
         return EchoEngine(settings.echo_tokens_per_second)
+    if settings.engine == "openai":
+        return _openai_engine(settings)
     if settings.on_zero_gpu:
         return _zero_gpu_engine(settings)
     from chatlab.engines.models import find_model
@@ -115,6 +117,22 @@ def _zero_gpu_engine(settings: Settings) -> Engine:
     source = find_model(settings.model, settings.data_dir, GPU_GIB, lambda line: log.info(line))
     log.info("loading the model", model=source.name, device="ZeroGPU")
     return ZeroGpuEngine(source, import_spaces().GPU, torch.device("cuda"))
+
+
+def _openai_engine(settings: Settings) -> Engine:
+    from chatlab.engines.openai_compatible import OpenAICompatibleEngine
+    from chatlab.engines.remote_server import Patience
+
+    return OpenAICompatibleEngine(
+        settings.openai_base_url,
+        settings.openai_api_key.get_secret_value(),
+        settings.model,
+        settings.openai_tokenizer,
+        settings.openai_context_tokens,
+        settings.openai_concurrency,
+        (settings.secret_key or _kept_secret(settings.data_dir)).encode(),
+        Patience(first_token=settings.openai_first_token_seconds),
+    )
 
 
 def _kept_secret(data_dir: Path) -> str:

@@ -21,13 +21,14 @@ from fastapi.testclient import TestClient
 
 from chatlab.api import install
 from chatlab.engines.base import Chunk, Engine, EngineLoad, Finished, GenerationRequest, ModelFacts, Piece, Started
-from chatlab.engines.models import BUNDLED_NAME, ModelSource, convert_bundled
+from chatlab.engines.models import BUNDLED_NAME, ModelSource, bundled_gguf, convert_bundled
 from chatlab.errors import EngineError
 from chatlab.messages import Message
 from chatlab.settings import Settings, quieten_libraries
 from chatlab.store import Store
 from chatlab.wiring import Parts, wire
 from tests.gpu_process import here, in_process
+from tests.scripted_server import ScriptedServer, scripted_server
 
 pytest.register_assert_rewrite("tests.browser")
 quieten_libraries()
@@ -115,6 +116,49 @@ def _zero_gpu_engine(model: Path, gpu: Any) -> Iterator[Engine]:
     engine = ZeroGpuEngine(ModelSource(BUNDLED_NAME, str(model), on_hub=False), gpu, torch.device("cpu"))
     yield engine
     engine.close()
+
+
+@pytest.fixture(scope="session")
+def served_by_transformers(bundled_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """`transformers serve`: knows neither `stream_options` nor other makes' fields, and counts nothing for us."""
+    port = free_port()
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path_factory.mktemp("hub"))}
+    command = ["-m", "transformers.cli.transformers", "serve", str(bundled_model), "--port", str(port)]
+    command += ["--host", "127.0.0.1", "--device", "cpu"]
+    with serving_process(command, f"http://127.0.0.1:{port}/health", environment):
+        yield from remote_engine(f"http://127.0.0.1:{port}", model=str(bundled_model), tokenizer=str(bundled_model))
+
+
+@pytest.fixture(scope="session")
+def served_by_llama_cpp() -> Iterator[Engine]:
+    """llama.cpp's server, which counts by routes of its own."""
+    port, model = free_port(), bundled_gguf()
+    with serving_process(
+        [str(ROOT / "tests/llama_server.py"), str(model), str(port)], f"http://127.0.0.1:{port}/health"
+    ):
+        yield from remote_engine(f"http://127.0.0.1:{port}/v1")
+
+
+@pytest.fixture(scope="session")
+def served_by_chatlab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """Our own `/v1`, behind which the echo answers."""
+    with server_starter(tmp_path_factory.mktemp("backend")) as start:
+        yield from remote_engine(start().url + "/v1")
+
+
+def remote_engine(url: str, **options: Any) -> Iterator[Engine]:
+    from chatlab.engines.openai_compatible import OpenAICompatibleEngine
+
+    engine = OpenAICompatibleEngine(url, salt_key=b"secret", **options)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def scripted() -> Iterator[ScriptedServer]:
+    """A server that misbehaves as told."""
+    with scripted_server() as server:
+        yield server
 
 
 @dataclass
@@ -301,12 +345,26 @@ def _installed_beside() -> list[str]:
     return [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry and Path(entry) != ROOT]
 
 
-def wait_ready(server: Server) -> None:
+@contextmanager
+def serving_process(
+    command: Sequence[str], health: str, environment: dict[str, str] | None = None
+) -> Generator[subprocess.Popen[bytes]]:
+    """A server of another make, started with this Python; ends it."""
+    process = subprocess.Popen([sys.executable, *command], env=environment, stdout=subprocess.DEVNULL)
+    try:
+        wait_ready(Server(health, process), "")
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_ready(server: Server, path: str = "/readyz") -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         assert server.process.poll() is None, "the server ended at its start"
         try:
-            if httpx.get(server.url + "/readyz").status_code == 200:
+            if httpx.get(server.url + path).status_code == 200:
                 return
         except httpx.TransportError:
             pass

@@ -23,7 +23,17 @@ SHORT = SamplingParams(temperature=0.0, max_new_tokens=8)
 QUESTION: list[Message] = [{"role": "user", "content": "List the first ten even numbers, one after the other."}]
 
 
-@pytest.fixture(params=["echo", "transformers_engine", "zero_gpu_engine", "forked_engine"])
+@pytest.fixture(
+    params=[
+        "echo",
+        "transformers_engine",
+        "zero_gpu_engine",
+        "forked_engine",
+        pytest.param("served_by_transformers", marks=pytest.mark.live),
+        pytest.param("served_by_llama_cpp", marks=pytest.mark.live),
+        pytest.param("served_by_chatlab", marks=pytest.mark.live),
+    ]
+)
 def engine(request: pytest.FixtureRequest) -> Engine:
     return EchoEngine() if request.param == "echo" else request.getfixturevalue(request.param)
 
@@ -44,6 +54,8 @@ class TestContract:
     async def test_a_stream_starts_has_pieces_and_ends(self, engine: Engine) -> None:
         started, pieces, finished = await take(engine, GenerationRequest(QUESTION, GREEDY))
         assert started.prompt_tokens == engine.count(QUESTION)
+        if finished.usage is not None and engine.facts.counting != "estimate":
+            assert finished.usage.prompt_tokens == started.prompt_tokens, "as the server counts"
         assert text(pieces)
         assert 0 < sum(piece.tokens for piece in pieces) <= 24
         assert finished.reason in ("stop", "length")
@@ -55,8 +67,13 @@ class TestContract:
 
     async def test_greedy_and_seeded_answers_repeat(self, engine: Engine) -> None:
         for params in (GREEDY, SamplingParams(temperature=1.0, top_p=0.95, seed=7, max_new_tokens=12)):
-            first = await take(engine, GenerationRequest(QUESTION, params))
-            assert await take(engine, GenerationRequest(QUESTION, params)) == first
+            started, pieces, finished = await take(engine, GenerationRequest(QUESTION, params))
+            again = await take(engine, GenerationRequest(QUESTION, params))
+            assert (again[0].prompt_tokens, again[1], again[2].reason) == (
+                started.prompt_tokens,
+                pieces,
+                finished.reason,
+            )
 
     async def test_closing_frees_the_slot(self, engine: Engine) -> None:
         async with aclosing(engine.stream(GenerationRequest(QUESTION))) as chunks:

@@ -26,7 +26,11 @@ def test_arguments_win_over_variables_over_the_file(monkeypatch: pytest.MonkeyPa
     [
         ("CHATLAB_PORT", "many", "CHATLAB_PORT='many'"),
         ("CHATLAB_PORT", "70000", "CHATLAB_PORT='70000'"),
-        ("CHATLAB_ENGINE", "magic", "CHATLAB_ENGINE='magic': Input should be 'auto', 'transformers' or 'echo'"),
+        (
+            "CHATLAB_ENGINE",
+            "magic",
+            "CHATLAB_ENGINE='magic': Input should be 'auto', 'transformers', 'openai' or 'echo'",
+        ),
         ("CHATLAB_HOST", "0.0.0.0", "CHATLAB_ALLOW_OPEN"),
         ("CHATLAB_CACHE_SCOPE", "world", "CHATLAB_CACHE_SCOPE='world'"),
     ],
@@ -63,6 +67,8 @@ def test_open_reaches_beyond_loopback_only_when_told(monkeypatch: pytest.MonkeyP
         ({"CHATLAB_MODEL": "org/name", "HF_HUB_OFFLINE": "1"}, "hf download org/name"),
         ({"CHATLAB_DEVICE": "cuda:9"}, "CHATLAB_DEVICE='cuda:9'"),
         ({"CHATLAB_ENGINE": "echo", "CHATLAB_PORT": "taken"}, "Another program has the port"),
+        ({"CHATLAB_ENGINE": "openai"}, "CHATLAB_OPENAI_BASE_URL=''"),
+        ({"CHATLAB_ENGINE": "openai", "CHATLAB_OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}, "nothing answers there"),
     ],
 )
 def test_a_start_that_cannot_be_ends_with_one_line(

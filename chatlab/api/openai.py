@@ -36,6 +36,7 @@ from chatlab.messages import (
     Problem,
     SamplingParams,
     StrategyName,
+    Usage,
 )
 from chatlab.problems import problem_of
 from chatlab.settings import Settings
@@ -178,6 +179,7 @@ class Model(Wire):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "chatlab"
+    max_model_len: int | None = None  # the context window, under vLLM's name; of a model that answers
 
 
 class ModelList(Wire):
@@ -203,7 +205,14 @@ def openai_router(
 ) -> APIRouter:
     """The routes over the stateless service."""
     router = APIRouter(prefix="/v1", route_class=route_class(error_response, settings.max_body_bytes), tags=["openai"])
-    _add_model_routes(router, [facts.model, embedder.name])
+    started = int(time.time())
+    _add_model_routes(
+        router,
+        [
+            Model(id=facts.model, created=started, max_model_len=facts.context_tokens),
+            Model(id=embedder.name, created=started),
+        ],
+    )
 
     @router.post("/chat/completions", response_model=None, responses=ERRORS)
     async def chat_completions(request: Request, user_id: Caller, body: CompletionRequest) -> Response:
@@ -266,10 +275,7 @@ class _AnyText(Convertor[str]):
         return value
 
 
-def _add_model_routes(router: APIRouter, names: Sequence[str]) -> None:
-    started = int(time.time())
-    models = [Model(id=name, created=started) for name in names]
-
+def _add_model_routes(router: APIRouter, models: list[Model]) -> None:
     @router.get("/models", responses={500: ERRORS[500]})
     async def list_models(user_id: Caller) -> ModelList:
         """The models of this server: the one that answers, the one that embeds."""
@@ -311,6 +317,7 @@ class _Answer:
         self._text: list[str] = []
         self._n_tokens = 0
         self._reused = 0
+        self._counted: Usage | None = None
         self._reason: FinishReason | None = None
 
     def take(self, chunk: Chunk) -> str:
@@ -323,7 +330,7 @@ class _Answer:
                 self._text.append(chunk.text)
                 return chunk.text
             case Finished():
-                self._reason = chunk.reason
+                self._reason, self._counted = chunk.reason, chunk.usage
         return ""
 
     def whole(self) -> dict[str, Any]:
@@ -361,12 +368,13 @@ class _Answer:
         return b"data: " + JSONResponse(content).body + b"\n\n"
 
     def _usage(self) -> dict[str, Any]:
-        prompt = self._prepared.prompt_tokens
+        usage = self._counted or Usage(self._prepared.prompt_tokens, self._n_tokens, self._reused)
+        prompt, completion = usage.prompt_tokens or 0, usage.completion_tokens or 0
         return {
             "prompt_tokens": prompt,
-            "completion_tokens": self._n_tokens,
-            "total_tokens": prompt + self._n_tokens,
-            "prompt_tokens_details": {"cached_tokens": self._reused},
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+            "prompt_tokens_details": {"cached_tokens": usage.reused_prefix_tokens or 0},
         }
 
     def _end(self) -> dict[str, Any]:

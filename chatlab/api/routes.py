@@ -15,6 +15,8 @@ def install(app: FastAPI, parts: Parts) -> None:
     ours.include_router(chats_router(parts.chats, parts.settings))
     ours.include_router(turns_router(parts.chats, parts.settings))
     ours.include_router(openai_router(parts.completions, parts.engine.facts, parts.embedder, parts.settings))
-    ours.include_router(service_router(parts.store, parts.metrics, lambda: "ok" if parts.engine.alive else "stopped"))
+    ours.include_router(
+        service_router(parts.store, parts.metrics, lambda: "ok" if parts.engine.alive else "not answering")
+    )
     app.include_router(ours)
     app.include_router(docs_router(ours.routes))

@@ -6,10 +6,16 @@ fairly between users, so that callers may start as many streams as they like.
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from chatlab.errors import FieldError, PromptTooLong
-from chatlab.messages import FinishReason, Message, SamplingParams
+from chatlab.messages import FinishReason, Message, SamplingParams, Usage
+
+MAX_ANSWER_TOKENS = 1_024  # default limit of an answer, where the context allows
+
+# How an engine counts: exactly in this process, exactly by asking another one (not on an event loop), or too high
+# rather than too low, because nothing here knows the model's tokens.
+Counting = Literal["here", "remote", "estimate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +31,7 @@ class ModelFacts:
         control_tokens: Strings that mean something to the template; text from people must not contain them.
         slots: Answers computed at the same time; more wait.
         writes_titles: Whether it makes sense to ask it for the title of a conversation.
+        counting: What `count` and `render` are worth.
     """
 
     model: str
@@ -35,6 +42,7 @@ class ModelFacts:
     control_tokens: tuple[str, ...] = ()
     slots: int = 1
     writes_titles: bool = True
+    counting: Counting = "here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,7 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The request left the queue; its prompt has `prompt_tokens`, of which `reused_prefix_tokens` are in memory."""
+    """The request left the queue; `reused_prefix_tokens` of its `prompt_tokens` are known to be in memory."""
 
     prompt_tokens: int
     reused_prefix_tokens: int
@@ -72,9 +80,13 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The answer is complete: `stop` by the model or a stop string, `length` by the limit."""
+    """The answer is complete: `stop` by the model or a stop string, `length` by the limit.
+
+    `usage` is what the model's server counted, where it says so at the end; it replaces the counts given on the way.
+    """
 
     reason: FinishReason
+    usage: Usage | None = None
 
 
 Chunk = Started | Piece | Finished
@@ -107,11 +119,11 @@ class Engine(Protocol):
         ...
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The text that the model would be given, generation prompt included."""
+        """The text that the model would be given, generation prompt included; a transcript if counts are estimates."""
         ...
 
     def count(self, messages: Sequence[Message]) -> int:
-        """The exact number of tokens of `render(messages)`."""
+        """The exact number of tokens of `render(messages)`, unless `facts.counting` says that it is an estimate."""
         ...
 
     def stream(self, request: GenerationRequest) -> AsyncGenerator[Chunk]:
@@ -130,13 +142,23 @@ class Engine(Protocol):
         ...
 
 
+def default_answer_limit(context_tokens: int) -> int:
+    """The limit of an answer for which the caller sets none: a quarter of the context at most."""
+    return min(MAX_ANSWER_TOKENS, context_tokens // 4)
+
+
 def answer_limit(facts: ModelFacts, params: SamplingParams) -> int:
     """Most tokens the answer may have."""
     return facts.default_max_new_tokens if params.max_new_tokens is None else params.max_new_tokens
 
 
 def check_room(facts: ModelFacts, prompt_tokens: int, limit: int) -> None:
-    """Raise PromptTooLong unless a prompt and an answer of `limit` tokens fit the context."""
+    """Raise PromptTooLong unless a prompt and an answer of `limit` tokens fit the context.
+
+    An estimate refuses no prompt: the model's server counts for itself.
+    """
+    if facts.counting == "estimate":
+        prompt_tokens = min(prompt_tokens, 1)
     if prompt_tokens + limit > facts.context_tokens:
         raise PromptTooLong(
             FieldError(

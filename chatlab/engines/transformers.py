@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from jinja2 import TemplateError
 from tokenizers.decoders import DecodeStream
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, LogitsProcessorList
 from transformers.generation.logits_process import (
@@ -34,17 +33,18 @@ from chatlab.engines.base import (
     Started,
     answer_limit,
     check_room,
+    default_answer_limit,
 )
 from chatlab.engines.fair_queue import FairQueue
 from chatlab.engines.models import ModelSource
 from chatlab.engines.prefixes import Prefix, PrefixStore
+from chatlab.engines.template import ChatTemplate
 from chatlab.engines.text import StopStrings
-from chatlab.errors import ChatlabError, EngineError, FieldError, InvalidInput, ModelUnavailable
+from chatlab.errors import ChatlabError, EngineError, ModelUnavailable
 from chatlab.messages import FinishReason, Message, SamplingParams
 
 PREFILL_CHUNK_TOKENS = 512  # a stop takes effect between chunks, too
 MIN_TEMPERATURE = 1e-4  # below it, logits overflow: greedy is what it means
-MAX_ANSWER_TOKENS = 1_024  # default limit of an answer, where the context allows
 
 
 def pick_device(choice: str) -> torch.device:
@@ -109,6 +109,7 @@ class TransformersEngine:
         self._tokenizer: Any
         self._model: Any
         self._tokenizer, self._model = _load(source, device, self.spread_over_gpus)
+        self._template = ChatTemplate(self._tokenizer, source.name)
         self._defaults = _default_params(self._model.generation_config)
         self._eos_ids = _eos_ids(self._model.generation_config, self._tokenizer)
         self._last_logits_only = "logits_to_keep" in inspect.signature(self._model.forward).parameters
@@ -118,8 +119,8 @@ class TransformersEngine:
             engine=self.name,
             device=str(self._model.device),
             context_tokens=context_tokens,
-            default_max_new_tokens=min(MAX_ANSWER_TOKENS, context_tokens // 4),
-            control_tokens=_control_tokens(self._tokenizer),
+            default_max_new_tokens=default_answer_limit(context_tokens),
+            control_tokens=self._template.control_tokens,
             slots=slots,
             writes_titles=self.writes_titles,
         )
@@ -154,18 +155,11 @@ class TransformersEngine:
         Raises:
             InvalidInput: The template does not take this list.
         """
-        refused: TemplateError | None = None
-        for attempt in (messages, _without_system(messages)):
-            try:
-                return self._render(attempt)
-            except TemplateError as error:
-                refused = refused or error
-        field = FieldError("messages", f"the chat template of {self._facts.model} does not take them: {refused}")
-        raise InvalidInput(field) from refused
+        return self._template.render(messages)
 
     def count(self, messages: Sequence[Message]) -> int:
         """Tokens of the rendered prompt."""
-        return len(self._encode(self.render(messages)))
+        return self._template.count(messages)
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[Chunk]:
         """See `Engine.stream`."""
@@ -197,14 +191,6 @@ class TransformersEngine:
             self._wake.notify_all()
         for thread in self._threads:
             thread.join()
-
-    def _render(self, messages: Sequence[Message]) -> str:
-        text = self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-        assert isinstance(text, str)
-        return text
-
-    def _encode(self, rendered: str) -> list[int]:
-        return self._tokenizer.backend_tokenizer.encode(rendered, add_special_tokens=False).ids
 
     def _work(self) -> None:
         """A generation thread: one job after the other until closed."""
@@ -265,7 +251,7 @@ class TransformersEngine:
         """
         params = request.params.over(self._defaults)
         limit = answer_limit(self._facts, params)
-        prompt_ids = self._encode(self.render(request.messages))
+        prompt_ids = self._template.encode(self.render(request.messages))
         check_room(self._facts, len(prompt_ids), limit)
         return prompt_ids, params, limit
 
@@ -409,12 +395,6 @@ def _eos_ids(generation_config: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset([*ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])])
 
 
-def _control_tokens(tokenizer: Any) -> tuple[str, ...]:
-    """Every string that the tokenizer turns into a special token."""
-    added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
-    return tuple(dict.fromkeys([*tokenizer.all_special_tokens, *added]))
-
-
 def _default_params(generation_config: Any) -> SamplingParams:
     """The model's own sampling; greedy where it asks for none."""
     if not generation_config.do_sample:
@@ -442,14 +422,3 @@ def _logits_processors(params: SamplingParams) -> tuple[LogitsProcessorList, boo
         if params.top_p is not None and params.top_p < 1.0:
             processors.append(TopPLogitsWarper(params.top_p))
     return processors, sampled
-
-
-def _without_system(messages: Sequence[Message]) -> list[Message]:
-    """The same prompt for templates that know no system role: its text opens the first user message."""
-    if not messages or messages[0]["role"] != "system":
-        return [*messages]
-    system, rest = messages[0]["content"], [*messages[1:]]
-    if not rest:
-        return [{"role": "user", "content": system}]
-    first: Message = {"role": rest[0]["role"], "content": f"{system}\n\n{rest[0]['content']}"}
-    return [first, *rest[1:]]

@@ -35,11 +35,13 @@ class Panel:
     """The components, in the order of their values. Built inside `gr.Blocks`."""
 
     def __init__(self, facts: ModelFacts, defaults: ChatSettings) -> None:
+        estimated = ", by an estimate" if facts.counting == "estimate" else ""
         gr.Dropdown(
             [facts.model],
             value=facts.model,
             label="Model",
-            info=f"On {facts.device}; sees up to {facts.context_tokens:,} tokens. Chosen at start: CHATLAB_MODEL.",
+            info=f"On {facts.device}; sees up to {facts.context_tokens:,} tokens{estimated}. "
+            "Chosen at start: CHATLAB_MODEL.",
             interactive=True,
             elem_id="model",
         )
