@@ -81,7 +81,10 @@ class Settings(BaseSettings):
     device: str = Field(default="auto", description="`auto`, `cpu`, `cuda` or another torch device.")
     threads: int = Field(default=0, ge=0, description="CPU threads of the engine; 0 leaves the choice to torch.")
     kv_cache_mb: int = Field(
-        default=512, ge=0, description="Memory for prefixes kept between turns, in MB; 0 keeps none."
+        default=0,
+        ge=0,
+        description="Memory for the attention keys and values of running answers and of prefixes kept between turns, "
+        "in MB; 0 takes an eighth of the machine's memory (at least 512), or 70 % of what is free on a GPU.",
     )
     echo_tokens_per_second: float = Field(
         default=0.0, ge=0, description="Pace of the `echo` engine; 0 is as fast as it can."

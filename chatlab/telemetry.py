@@ -21,6 +21,11 @@ from chatlab.messages import Turn
 TURNS = "chatlab.turns"
 LIVE_TURNS = "chatlab.turns.live"
 FAULTS = "chatlab.faults"
+ENGINE_RUNNING = "chatlab.engine.running"
+ENGINE_WAITING = "chatlab.engine.waiting"
+KV_BYTES = "chatlab.engine.kv.usage"
+KV_LIMIT_BYTES = "chatlab.engine.kv.limit"
+PREEMPTED = "chatlab.engine.preempted"
 TTFT = "gen_ai.server.time_to_first_token"
 DURATION = "gen_ai.server.request.duration"
 TOKENS = "gen_ai.client.token.usage"
@@ -30,6 +35,15 @@ ATTR_STATUS = "chatlab.status"
 ATTR_PART = "chatlab.part"
 ATTR_MODEL = "gen_ai.request.model"
 ATTR_TOKEN_TYPE = "gen_ai.token.type"
+
+GAUGES = {  # unit and description
+    LIVE_TURNS: ("", "Turns under way"),
+    ENGINE_RUNNING: ("", "Answers being computed"),
+    ENGINE_WAITING: ("", "Answers that wait for the engine"),
+    KV_BYTES: ("By", "Attention keys and values in memory, those of kept prefixes included"),
+    KV_LIMIT_BYTES: ("By", "The most that keys and values may take"),
+    PREEMPTED: ("", "Answers computed again for lack of that memory, since the start"),
+}
 
 SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 TOKEN_BUCKETS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144)
@@ -99,13 +113,14 @@ class Metrics:
         """Count a fault of a part that the turn survived."""
         self._faults.add(1, {ATTR_PART: part})
 
-    def watch_live_turns(self, count: Callable[[], int]) -> None:
-        """Report how many turns are under way."""
+    def watch(self, gauge: str, value: Callable[[], int]) -> None:
+        """Report a number, one of `GAUGES`, as it is when somebody looks."""
+        unit, description = GAUGES[gauge]
 
         def observe(options: CallbackOptions) -> list[Observation]:
-            return [Observation(count())]
+            return [Observation(value())]
 
-        self._meter.create_observable_gauge(LIVE_TURNS, [observe], description="Turns under way")
+        self._meter.create_observable_gauge(gauge, [observe], unit, description)
 
     def prometheus(self) -> bytes:
         """All metrics in Prometheus' text format."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import structlog
 
+from chatlab import telemetry
 from chatlab.chat import ChatService
 from chatlab.clock import Clock
 from chatlab.completions import CompletionService
@@ -65,7 +66,12 @@ def wire(settings: Settings, engine: Engine | None = None) -> Generator[Parts]:
         try:
             metrics = Metrics()
             jobs = Jobs(settings.queue_limit)
-            metrics.watch_live_turns(lambda: jobs.n_live)
+            metrics.watch(telemetry.LIVE_TURNS, lambda: jobs.n_live)
+            metrics.watch(telemetry.ENGINE_RUNNING, lambda: engine.load.running)
+            metrics.watch(telemetry.ENGINE_WAITING, lambda: engine.load.waiting)
+            metrics.watch(telemetry.KV_BYTES, lambda: engine.load.kv_bytes)
+            metrics.watch(telemetry.KV_LIMIT_BYTES, lambda: engine.load.kv_limit_bytes)
+            metrics.watch(telemetry.PREEMPTED, lambda: engine.load.preempted)
             yield Parts(
                 settings=settings,
                 store=store,
@@ -96,7 +102,8 @@ def make_engine(settings: Settings) -> Engine:
     if settings.on_zero_gpu:
         return _zero_gpu_engine(settings)
     from chatlab.engines.models import find_model
-    from chatlab.engines.transformers import TransformersEngine, gpu_gib, pick_device
+    from chatlab.engines.runtime.loading import gpu_gib, pick_device
+    from chatlab.engines.transformers import TransformersEngine
 
     try:
         device = pick_device(settings.device)
@@ -121,7 +128,7 @@ def _zero_gpu_engine(settings: Settings) -> Engine:
 
 def _openai_engine(settings: Settings) -> Engine:
     from chatlab.engines.openai_compatible import OpenAICompatibleEngine
-    from chatlab.engines.remote_server import Patience
+    from chatlab.engines.remote.server import Patience
 
     return OpenAICompatibleEngine(
         settings.openai_base_url,

@@ -1,18 +1,24 @@
 """One contract suite on every engine, then what is the Transformers engine's own."""
 
 import asyncio
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from chatlab.engines.base import Engine, Finished, GenerationRequest, Piece, Started
 from chatlab.engines.echo import TOKEN, EchoEngine
 from chatlab.engines.fair_queue import FairQueue
+from chatlab.engines.models import ModelSource
 from chatlab.engines.text import StopStrings
 from chatlab.engines.transformers import TransformersEngine
 from chatlab.errors import EngineError, PromptTooLong
@@ -163,108 +169,214 @@ def test_the_queue_is_fair() -> None:
 
 
 class TestTransformers:
-    async def test_the_tokens_are_those_of_generate(
-        self, transformers_engine: TransformersEngine, bundled_model: str
-    ) -> None:
-        tokenizer = AutoTokenizer.from_pretrained(bundled_model)
-        model: Any = AutoModelForCausalLM.from_pretrained(bundled_model, dtype=torch.float32)
-        transformers_engine._model.float()  # bf16 differs in the last bit with the shape of the batch
-        try:
-            for question in ("What is the capital of France?", "Write a haiku about the sea."):
-                messages: list[Message] = [{"role": "user", "content": question}]
-                ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")[
-                    "input_ids"
-                ]
-                expected = model.generate(ids, do_sample=False, temperature=None, top_p=None, max_new_tokens=24)
-                _, pieces, _ = await take(
-                    transformers_engine, GenerationRequest(messages, SamplingParams(temperature=0.0, max_new_tokens=24))
-                )
-                assert text(pieces) == tokenizer.decode(expected[0, ids.shape[1] :], skip_special_tokens=True)
-        finally:
-            transformers_engine._model.bfloat16()
-
     async def test_a_known_prefix_is_not_computed_again(self, transformers_engine: TransformersEngine) -> None:
-        first = GenerationRequest(QUESTION, GREEDY, "ann", "chat-1")
-        _, pieces, _ = await take(transformers_engine, first)
+        _, pieces, _ = await take(transformers_engine, GenerationRequest(QUESTION, GREEDY, "ann"))
         answered: list[Message] = [
             *QUESTION,
             {"role": "assistant", "content": text(pieces)},
             {"role": "user", "content": "And the odd ones?"},
         ]
-        second, with_prefix, _ = await take(transformers_engine, GenerationRequest(answered, GREEDY, "ann", "chat-1"))
+        second, with_prefix, _ = await take(transformers_engine, GenerationRequest(answered, GREEDY, "ann"))
         assert second.reused_prefix_tokens >= transformers_engine.count(QUESTION)
-        fresh, without, _ = await take(transformers_engine, GenerationRequest(answered, GREEDY, "ann", "chat-2"))
-        assert fresh.reused_prefix_tokens == 0
-        assert text(with_prefix)[:20] == text(without)[:20]
-        other_user, _, _ = await take(transformers_engine, GenerationRequest(answered, GREEDY, "bob", "chat-1"))
+        other_user, without, _ = await take(transformers_engine, GenerationRequest(answered, GREEDY, "bob"))
         assert other_user.reused_prefix_tokens == 0, "a prefix must never cross users"
+        assert text(with_prefix)[:20] == text(without)[:20]
 
-    async def test_a_changed_prompt_reuses_only_what_is_common(self, transformers_engine: TransformersEngine) -> None:
-        system: Message = {"role": "system", "content": "You are a careful assistant who counts."}
-        other: Message = {"role": "user", "content": "Name three colours."}
-        await take(transformers_engine, GenerationRequest([system, *QUESTION], GREEDY, "eve", "chat-3"))
-        started, pieces, _ = await take(
-            transformers_engine, GenerationRequest([system, other], GREEDY, "eve", "chat-3")
-        )
-        assert 0 < started.reused_prefix_tokens < started.prompt_tokens
-        _, alone, _ = await take(transformers_engine, GenerationRequest([system, other], GREEDY))
-        assert text(pieces)[:20] == text(alone)[:20]
-
-    async def test_a_waiting_request_can_leave(self, transformers_engine: TransformersEngine) -> None:
-        long = GenerationRequest(QUESTION, SamplingParams(temperature=0.0, max_new_tokens=60), "ann")
-        running = asyncio.create_task(take(transformers_engine, long))
-        waiting = asyncio.create_task(take(transformers_engine, GenerationRequest(QUESTION, GREEDY, "bob")))
-        await asyncio.sleep(0.1)
-        assert transformers_engine.load.waiting == 1
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
-        assert transformers_engine.load.waiting == 0
-        assert text((await running)[1])
-
-    async def test_a_user_with_many_does_not_hold_up_another(self, transformers_engine: TransformersEngine) -> None:
-        order: list[str] = []
-
-        async def one(user: str) -> None:
-            await take(transformers_engine, GenerationRequest(QUESTION, SamplingParams(0.0, max_new_tokens=4), user))
-            order.append(user)
-
-        many = [asyncio.create_task(one("ann")) for _ in range(6)]
-        await asyncio.sleep(0.01)
-        await one("bob")
-        await asyncio.gather(*many)
-        assert order.index("bob") <= 2
-
-    async def test_broken_weights_fail_the_request_and_not_the_engine(
+    async def test_another_chat_of_the_user_reuses_the_system_prompt(
         self, transformers_engine: TransformersEngine
     ) -> None:
-        norm = transformers_engine._model.model.norm.weight
-        kept = norm.detach().clone()
-        try:
-            with torch.no_grad():
-                norm.fill_(float("nan"))
-            with pytest.raises(EngineError, match="not numbers"):
-                await take(transformers_engine, GenerationRequest(QUESTION, GREEDY))
-        finally:
-            with torch.no_grad():
-                norm.copy_(kept)
-        assert text((await take(transformers_engine, GenerationRequest(QUESTION, GREEDY)))[1])
+        system: Message = {"role": "system", "content": "You are a careful assistant who counts."}
+        other: Message = {"role": "user", "content": "Name three colours."}
+        await take(transformers_engine, GenerationRequest([system, *QUESTION], GREEDY, "eve"))
+        started, pieces, _ = await take(transformers_engine, GenerationRequest([system, other], GREEDY, "eve"))
+        assert 0 < started.reused_prefix_tokens < started.prompt_tokens
+        _, alone, _ = await take(transformers_engine, GenerationRequest([system, other], GREEDY, "nobody else"))
+        assert text(pieces)[:20] == text(alone)[:20]
+
+    async def test_answers_run_side_by_side(self, transformers_engine: TransformersEngine) -> None:
+        long = GenerationRequest(QUESTION, SamplingParams(temperature=0.0, max_new_tokens=60), "ann")
+        running = asyncio.create_task(take(transformers_engine, long))
+        await asyncio.sleep(0.1)
+        await take(transformers_engine, GenerationRequest(QUESTION, SHORT, "bob"))
+        assert not running.done()
+        assert text((await running)[1])
+
+    async def test_the_memory_of_keys_and_values_is_reported(self, transformers_engine: TransformersEngine) -> None:
+        await take(transformers_engine, GenerationRequest(QUESTION, SHORT, "ann"))
+        await settled(transformers_engine)
+        load = transformers_engine.load
+        assert 0 < load.kv_bytes <= load.kv_limit_bytes
+        assert load.preempted == 0
 
     async def test_a_tiny_temperature_is_greedy(self, transformers_engine: TransformersEngine) -> None:
         answers = [
             await take(transformers_engine, GenerationRequest(QUESTION, SamplingParams(temperature, max_new_tokens=4)))
             for temperature in (0.0, 1e-38)
         ]
-        assert answers[0] == answers[1]
+        assert answers[0][1:] == answers[1][1:]
 
-    async def test_the_kept_prefixes_are_bounded(self, transformers_engine: TransformersEngine) -> None:
-        for i in range(3):
-            await take(transformers_engine, GenerationRequest(QUESTION, SHORT, "ann", f"bounded-{i}"))
-        prefixes = transformers_engine._prefixes
-        entries = list(prefixes._entries.values())
-        assert prefixes._n_bytes == sum(prefix.n_bytes for prefix in entries) <= prefixes._max_bytes
-        prefixes._max_bytes, limit = entries[-1].n_bytes, prefixes._max_bytes
-        try:
-            await take(transformers_engine, GenerationRequest(QUESTION, SHORT, "ann", "bounded-4"))
-            assert list(prefixes._entries) == [("ann", "bounded-4")]
-        finally:
-            prefixes._max_bytes = limit
+
+async def settled(engine: Engine) -> None:
+    """Wait until nothing is under way."""
+    for _ in range(500):
+        if engine.load.running == engine.load.waiting == 0:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(engine.load)
+
+
+@pytest.fixture(scope="module")
+def small_folder(bundled_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with the bundled one's tokenizer and two layers of random weights: quick, and never done talking."""
+    folder = tmp_path_factory.mktemp("small") / "small"
+    shutil.copytree(bundled_model, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    config = AutoConfig.from_pretrained(bundled_model)
+    config.hidden_size, config.intermediate_size, config.num_hidden_layers = 72, 96, 2
+    config.head_dim = 8
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+    generation = GenerationConfig.from_pretrained(bundled_model)
+    generation.eos_token_id = None
+    generation.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def start_small(small_folder: Path) -> Iterator[Callable[..., TransformersEngine]]:
+    engines: list[TransformersEngine] = []
+
+    def start(**options: Any) -> TransformersEngine:
+        source = ModelSource("small", str(small_folder), on_hub=False)
+        engines.append(TransformersEngine(source, torch.device("cpu"), **options))
+        return engines[-1]
+
+    yield start
+    for engine in engines:
+        engine.close()
+
+
+def asked(i: int, max_new_tokens: int) -> GenerationRequest:
+    messages: list[Message] = [{"role": "user", "content": f"Question {i}: {'why ' * (i % 50)}?"}]
+    return GenerationRequest(messages, SamplingParams(temperature=0.0, max_new_tokens=max_new_tokens), f"user{i}")
+
+
+class TestUnderLoad:
+    async def test_a_waiting_request_can_leave(self, start_small: Callable[..., TransformersEngine]) -> None:
+        engine = start_small(slots=1)
+        running = asyncio.create_task(take(engine, asked(0, 400)))
+        waiting = asyncio.create_task(take(engine, asked(1, 4)))
+        while engine.load != replace(engine.load, running=1, waiting=1):
+            await asyncio.sleep(0.01)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert engine.load.waiting == 0
+        assert (await running)[2].reason == "length"
+
+    async def test_a_user_with_many_does_not_hold_up_another(
+        self, start_small: Callable[..., TransformersEngine]
+    ) -> None:
+        engine = start_small(slots=1)
+        order: list[str] = []
+
+        async def one(user: str) -> None:
+            await take(engine, GenerationRequest(QUESTION, SamplingParams(0.0, max_new_tokens=40), user))
+            order.append(user)
+
+        many = [asyncio.create_task(one("ann")) for _ in range(6)]
+        while engine.load.waiting < 4:
+            await asyncio.sleep(0.001)
+        await one("bob")
+        await asyncio.gather(*many)
+        assert order.index("bob") <= 2
+
+    async def test_64_at_once_get_their_own(self, start_small: Callable[..., TransformersEngine]) -> None:
+        engine = start_small()
+        came = await asyncio.gather(*(take(engine, asked(i, 20)) for i in range(64)))
+        assert all(sum(piece.tokens for piece in pieces) == 20 for _, pieces, _ in came)
+        assert [started.prompt_tokens for started, _, _ in came] == [
+            engine.count(asked(i, 20).messages) for i in range(64)
+        ]
+        await settled(engine)
+
+    async def test_a_thousand_starts_and_stops_leave_nothing(
+        self, start_small: Callable[..., TransformersEngine]
+    ) -> None:
+        engine = start_small(kv_cache_bytes=2_000_000)
+
+        async def left(i: int) -> None:
+            async with aclosing(engine.stream(asked(i % 30, 500))) as chunks:
+                async for chunk in chunks:
+                    if i % 3 == 0 or isinstance(chunk, Piece):
+                        return
+
+        memory: list[int] = []
+        for _ in range(4):
+            for at in range(0, 250, 50):
+                await asyncio.gather(*(left(at + i) for i in range(50)))
+            await settled(engine)
+            memory.append(psutil.Process().memory_info().rss)
+        assert engine.load.kv_bytes <= 2_000_000
+        assert memory[-1] - memory[1] < 50_000_000
+        assert (await take(engine, asked(1, 8)))[2].reason == "length"
+
+    async def test_a_slow_reader_holds_up_nobody(self, start_small: Callable[..., TransformersEngine]) -> None:
+        engine = start_small()
+        slow = engine.stream(asked(0, 300))
+        assert isinstance(await anext(slow), Started)
+        for i in range(1, 4):
+            await take(engine, asked(i, 50))
+        await settled(engine)  # its place is free, too
+        assert sum([chunk.tokens async for chunk in slow if isinstance(chunk, Piece)]) == 300
+
+    async def test_closing_amid_16_answers_ends_each_with_what_it_has(
+        self, start_small: Callable[..., TransformersEngine]
+    ) -> None:
+        engine = start_small()
+        n_tokens = [0] * 16
+
+        async def follow(i: int) -> None:
+            async for chunk in engine.stream(asked(i, 1_500)):
+                n_tokens[i] += chunk.tokens if isinstance(chunk, Piece) else 0
+
+        following = [asyncio.create_task(follow(i)) for i in range(16)]
+        while min(n_tokens) < 5:
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(engine.close)
+        ended = await asyncio.gather(*following, return_exceptions=True)
+        assert all(isinstance(each, EngineError) and "closed" in str(each) for each in ended)
+        assert not engine.alive
+        with pytest.raises(EngineError, match="closed"):
+            await take(engine, asked(0, 4))
+
+    async def test_broken_weights_fail_the_request_and_not_the_engine(
+        self, start_small: Callable[..., TransformersEngine]
+    ) -> None:
+        engine = start_small()
+        runner: Any = engine._scheduler._runner
+        norm = runner._norm
+        kept = norm.clone()
+        norm.fill_(torch.nan)
+        with pytest.raises(EngineError, match="not numbers"):
+            await take(engine, asked(0, 4))
+        norm.copy_(kept)
+        assert (await take(engine, asked(0, 4)))[2].reason == "length"
+
+    async def test_a_defect_of_ours_leaves_nobody_waiting(
+        self, start_small: Callable[..., TransformersEngine], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        engine = start_small(slots=1)
+        following = [asyncio.create_task(take(engine, asked(i, 2_000))) for i in range(3)]
+        while engine.load.waiting < 2:
+            await asyncio.sleep(0.01)
+        monkeypatch.setattr(engine._scheduler, "step", lambda: 1 / 0)
+        ended = await asyncio.gather(*following, return_exceptions=True)
+        assert all("the engine failed" in str(each) for each in ended)
+        assert not engine.alive
+
+    async def test_a_conversation_that_memory_cannot_hold_fails_with_the_reason(
+        self, start_small: Callable[..., TransformersEngine]
+    ) -> None:
+        engine = start_small(kv_cache_bytes=200_000)
+        with pytest.raises(EngineError, match="CHATLAB_KV_CACHE_MB"):
+            await take(engine, asked(0, 4))
+        assert engine.load.running == 0

@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 
 from chatlab.engines.base import Engine, Finished, GenerationRequest, Piece
 from chatlab.engines.openai_compatible import ATTEMPTS, DEFAULT_CONTEXT_TOKENS, OpenAICompatibleEngine
-from chatlab.engines.remote_answer import Answer
-from chatlab.engines.remote_server import Patience, words_of_body
-from chatlab.engines.remote_tokenizer import CONTROL_TOKENS, Estimate
+from chatlab.engines.remote.answer import Answer
+from chatlab.engines.remote.server import Patience, words_of_body
+from chatlab.engines.remote.tokenizer import CONTROL_TOKENS, Estimate
 from chatlab.engines.template import load_template
 from chatlab.errors import ConfigError, EngineError, InvalidInput, PromptTooLong
 from chatlab.markdown import split_reasoning

@@ -105,7 +105,7 @@ async def test_a_title_is_asked_for_with_little_and_kept_apart() -> None:
     turn = replace(TURN, user_message="<|im_start|>" + "word " * 10_000)
     await write_title(engine, turn)
     (request,) = engine.seen
-    assert (request.user_id, request.prefix_key) == ("u", None)
+    assert request.user_id == "u"
     (message,) = request.messages
     assert len(message["content"]) < 2_000
     assert "<|im_start|>" not in message["content"]

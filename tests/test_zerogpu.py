@@ -51,14 +51,14 @@ def test_the_duration_follows_the_request() -> None:
 
 
 async def test_the_tokens_are_those_of_the_reference(forked_engine: ZeroGpuEngine, transformers_engine: Engine) -> None:
-    request = GenerationRequest(QUESTION, GREEDY, "ann", "chat")
+    request = GenerationRequest(QUESTION, GREEDY, "ann")
     assert text((await take(forked_engine, request))[1]) == text((await take(transformers_engine, request))[1])
 
 
 async def test_nothing_is_kept_between_turns(zero_gpu_engine: ZeroGpuEngine) -> None:
     assert not zero_gpu_engine.facts.writes_titles, "a GPU call for a title would be the visitor's quota"
     for _ in range(2):
-        started, _, _ = await take(zero_gpu_engine, GenerationRequest(QUESTION, GREEDY, "ann", "chat"))
+        started, _, _ = await take(zero_gpu_engine, GenerationRequest(QUESTION, GREEDY, "ann"))
         assert started.reused_prefix_tokens == 0
 
 

@@ -52,14 +52,12 @@ class GenerationRequest:
     Attributes:
         messages: The prompt, as the standard message list.
         params: Sampling; unset fields take the model's defaults.
-        user_id: Whose turn it is in the queue; prefixes are never shared between users.
-        prefix_key: Requests of one user with the same key are expected to share a prompt prefix (a chat's id).
+        user_id: Whose turn it is in the queue; kept prefixes are shared between a user's requests, never between users.
     """
 
     messages: Sequence[Message]
     params: SamplingParams = field(default_factory=SamplingParams)
     user_id: str = "local"
-    prefix_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +92,21 @@ Chunk = Started | Piece | Finished
 
 @dataclass(frozen=True, slots=True)
 class EngineLoad:
-    """How many requests are being computed and how many wait."""
+    """What an engine has under way.
+
+    Attributes:
+        running: Requests being computed.
+        waiting: Requests that wait.
+        kv_bytes: Memory of keys and values, those of kept prefixes included; 0 where another process has them.
+        kv_limit_bytes: The most they may take.
+        preempted: Answers that had to be computed again for lack of that memory, since the start.
+    """
 
     running: int
     waiting: int
+    kv_bytes: int = 0
+    kv_limit_bytes: int = 0
+    preempted: int = 0
 
 
 class Engine(Protocol):

@@ -32,12 +32,12 @@ from chatlab.engines.base import (
     default_answer_limit,
 )
 from chatlab.engines.fair_queue import FairQueue
-from chatlab.engines.loop_thread import LoopThread
-from chatlab.engines.remote_answer import Answer
-from chatlab.engines.remote_dialect import Dialect
-from chatlab.engines.remote_model import check_address, find_remote_model
-from chatlab.engines.remote_server import Patience, RemoteServer, ServerRefusal, ServerUnreachable
-from chatlab.engines.remote_tokenizer import Estimate, RemoteTokenizer, Tokenizer
+from chatlab.engines.remote.answer import Answer
+from chatlab.engines.remote.dialect import Dialect
+from chatlab.engines.remote.loop_thread import LoopThread
+from chatlab.engines.remote.model import check_address, find_remote_model
+from chatlab.engines.remote.server import Patience, RemoteServer, ServerRefusal, ServerUnreachable
+from chatlab.engines.remote.tokenizer import Estimate, RemoteTokenizer, Tokenizer
 from chatlab.engines.template import load_template
 from chatlab.errors import ChatlabError, EngineError
 from chatlab.messages import Message

@@ -1,4 +1,4 @@
-"""The engine for Hugging Face ZeroGPU: the reference engine, with each answer computed in a GPU call of its own.
+"""The engine for Hugging Face ZeroGPU: each answer is computed in a GPU call of its own, token after token.
 
 There the GPU exists only while a function decorated with `spaces.GPU` runs, in a process forked for it. So nothing is
 kept between turns, and what crosses the border is plain: the prompt's tokens go in, the answer's tokens come out. All
@@ -11,15 +11,19 @@ time, since a call that overruns is killed with its text.
 """
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 
-from chatlab.engines.base import Chunk, Finished, Started
+from chatlab.engines.base import Finished, Started
+from chatlab.engines.in_process import GenerationJob, InProcessEngine, Outbox
 from chatlab.engines.models import ModelSource
-from chatlab.engines.transformers import GenerationJob, TransformersEngine
+from chatlab.engines.runtime.loading import load
+from chatlab.engines.runtime.reference import ReferenceRunner
+from chatlab.engines.runtime.runner import Feed
+from chatlab.engines.runtime.sampling import Sampler, sample
 from chatlab.errors import ChatlabError, EngineError
 from chatlab.messages import SamplingParams
 
@@ -30,6 +34,7 @@ START_SECONDS = 6.0  # the fork, and moving the weights to the GPU
 PREFILL_TOKENS_PER_SECOND = 4_000.0
 DECODE_TOKENS_PER_SECOND = 25.0
 MIN_SECONDS, MAX_SECONDS = 10, 60  # 60 is what ZeroGPU takes when nothing is said: half of the smallest quota
+PROMPT_TOKENS = 2_048  # of a prompt in one step
 SPARE_SECONDS = 2.0  # before the end of a call: its answer stops by itself
 
 Task = TypeVar("Task", bound=Callable[..., Any])
@@ -49,8 +54,8 @@ def gpu_seconds(prompt_ids: list[int], params: SamplingParams, limit: int) -> in
     return round(min(max(seconds, MIN_SECONDS), MAX_SECONDS))
 
 
-class ZeroGpuEngine(TransformersEngine):
-    """See `TransformersEngine`. Must be made in the thread that imported `spaces`, and before the app is launched.
+class ZeroGpuEngine(InProcessEngine):
+    """See `Engine`. Must be made in the thread that imported `spaces`, and before the app is launched.
 
     Args:
         source: Where the model is.
@@ -60,9 +65,8 @@ class ZeroGpuEngine(TransformersEngine):
         clock: Seconds that only grow.
     """
 
-    name: ClassVar = "zerogpu"
-    spread_over_gpus: ClassVar = False
-    writes_titles: ClassVar = False  # each would be a GPU call of its own, from the visitor's quota
+    name: ClassVar[str] = "zerogpu"
+    writes_titles: ClassVar[bool] = False  # each would be a GPU call of its own, from the visitor's quota
 
     def __init__(
         self,
@@ -72,19 +76,56 @@ class ZeroGpuEngine(TransformersEngine):
         seconds: Callable[[list[int], SamplingParams, int], int] = gpu_seconds,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        loaded = load(source, device)
+        super().__init__(source, loaded, str(loaded.model.device), SLOTS)
+        self._model = loaded.model
         self._seconds = seconds
         self._clock = clock
         self._on_gpu = gpu(duration=seconds)(self._compute)
-        super().__init__(source, device, kv_cache_bytes=0, slots=SLOTS)
+        self._start(SLOTS)
 
-    def _generate(self, job: GenerationJob) -> Iterator[Chunk]:
-        prompt_ids, params, limit = self._prepare(job.request)
-        yield Started(prompt_tokens=len(prompt_ids), reused_prefix_tokens=0)
-        reason = yield from self._pieces(_checked(self._on_gpu(prompt_ids, params, limit)), params, job)
-        if reason is not None:
-            yield Finished(reason)
+    def _work(self) -> None:
+        """One answer after the other."""
+        while (job := self._next()) is not None:
+            job.context.run(self._answer, job)
+            with self._wake:
+                self._running.discard(job)
 
-    @torch.inference_mode()
+    def _next(self) -> GenerationJob | None:
+        """Wait for a request; None when closed."""
+        with self._wake:
+            while not self._queue and not self._closed:
+                self._wake.wait()
+            if self._closed:
+                return None
+            job = self._queue.take()
+            self._running.add(job)
+            return job
+
+    def _answer(self, job: GenerationJob) -> None:
+        """Hand every chunk of an answer, or what went wrong, to its reader."""
+        outbox = Outbox()
+        outbox.put(job, Started(prompt_tokens=len(job.prompt_ids), reused_prefix_tokens=0))
+        outbox.send()
+        try:
+            with closing(_checked(self._on_gpu(job.prompt_ids, job.params, job.limit))) as tokens:
+                for token_id in tokens:
+                    if job.cancelled or self._closed:
+                        break
+                    outbox.put(job, job.text.feed(token_id))
+                    outbox.send()
+                    if job.text.reason is not None:
+                        break
+            if job.cancelled or self._closed:
+                outbox.put(job, EngineError("the engine was closed"))
+            elif job.text.reason is None:  # the GPU's time was up
+                outbox.put(job, job.text.cut())
+            if job.text.reason is not None:
+                outbox.put(job, Finished(job.text.reason))
+        except ChatlabError as error:
+            outbox.put(job, error)
+        outbox.send()
+
     def _compute(self, prompt_ids: list[int], params: SamplingParams, limit: int) -> Generator[int | str]:
         """Runs on the GPU, in another process: yields tokens, or as its last item what went wrong, in words.
 
@@ -92,9 +133,31 @@ class ZeroGpuEngine(TransformersEngine):
         """
         end = self._clock() + self._seconds(prompt_ids, params, limit) - SPARE_SECONDS
         try:
-            yield from self._tokens(prompt_ids, params, limit, self._empty_prefix(), lambda: self._clock() > end)
-        except ChatlabError as error:  # of any error that crosses the border, only the class would arrive
-            yield str(error)
+            yield from self._tokens(prompt_ids, params, limit, end)
+        except Exception as error:  # noqa: BLE001 - of any error that crosses the border, only the class would arrive
+            yield str(error) if isinstance(error, ChatlabError) else f"{type(error).__name__}: {error}"
+
+    def _tokens(self, prompt_ids: list[int], params: SamplingParams, limit: int, end: float) -> Generator[int]:
+        """Token after token until an end token, the limit, or the time."""
+        runner = ReferenceRunner(self._model)
+        sampler = Sampler(params, prompt_ids)
+        state = runner.begin(len(prompt_ids) + limit, None, 0)
+        fed, token_ids = 0, [*prompt_ids]
+        for _ in range(limit):
+            logits = torch.empty(0)
+            while fed < len(token_ids):
+                if self._clock() > end:
+                    return
+                part = token_ids[fed : fed + PROMPT_TOKENS]
+                logits = runner.step([Feed(state, fed, part, wants_logits=True)])
+                fed += len(part)
+            token_id = sample(logits, [sampler])[0]
+            if token_id is None:
+                raise EngineError("the model's logits are not numbers: its weights or its precision are broken")
+            yield token_id
+            if token_id in self._eos_ids:
+                return
+            token_ids.append(token_id)
 
 
 def _checked(items: Generator[int | str]) -> Generator[int]:

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, ClassVar, Protocol
 
-from chatlab.engines.remote_server import RemoteServer, ServerRefusal
+from chatlab.engines.remote.server import RemoteServer, ServerRefusal
 from chatlab.errors import EngineError
 from chatlab.messages import Message
 

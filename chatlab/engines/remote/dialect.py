@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from chatlab.engines.remote_server import ServerRefusal
+from chatlab.engines.remote.server import ServerRefusal
 from chatlab.errors import ChatlabError, FieldError, InvalidInput, PromptTooLong
 from chatlab.messages import Message, SamplingParams
 

@@ -8,8 +8,8 @@ from typing import Any
 import httpx2
 import structlog
 
-from chatlab.engines.remote_server import AWAY, RemoteServer, ServerRefusal, ServerUnreachable
-from chatlab.engines.remote_tokenizer import Route, find_route
+from chatlab.engines.remote.server import AWAY, RemoteServer, ServerRefusal, ServerUnreachable
+from chatlab.engines.remote.tokenizer import Route, find_route
 from chatlab.errors import ConfigError, EngineError
 
 # Under which name a list of models tells the window: vLLM, SGLang and chatlab; OpenRouter; Groq; Mistral.

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from chatlab.engines.base import Finished, Piece
-from chatlab.engines.remote_server import words_of
+from chatlab.engines.remote.server import words_of
 from chatlab.engines.text import StopStrings
 from chatlab.errors import EngineError
 from chatlab.messages import FinishReason, Usage
