@@ -37,6 +37,7 @@ bench: .venv/.installed-dev
 	$(BIN)/python -m chatlab bench turn
 	$(BIN)/python -m chatlab bench store
 	$(BIN)/python -m chatlab bench browse
+	$(BIN)/python -m chatlab bench engine
 
 # Tests of the page need a Chromium; Debian's is installed where that is possible.
 browser:

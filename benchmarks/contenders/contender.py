@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Protocol
 
+from chatlab.engines.models import ModelSource
 from chatlab.messages import Message
 from chatlab.settings import Settings, quieten_libraries
 
@@ -66,24 +67,46 @@ class Setup:
 
     Attributes:
         settings: Of chatlab; `engine` is the one for weights in this process.
-        location: The model's folder or Hub id.
+        source: Where the model is.
         device: `cpu` or a torch device.
         threads: CPU threads.
         gguf: The same weights for llama.cpp, if there are any.
     """
 
     settings: Settings
-    location: str
+    source: ModelSource
     device: str
     threads: int
     gguf: Path | None
 
 
+class Progress:
+    """When the jobs of a run have been answered far enough: the last one that began has so many tokens."""
+
+    def __init__(self, n_jobs: int, enough: int) -> None:
+        self._missing = n_jobs
+        self._enough = enough
+        self._last: Timeline | None = None
+        self.done = False
+
+    def tokens(self, timeline: Timeline, n_tokens: int) -> None:
+        """So many more tokens are there, now."""
+        if not timeline.token_at:
+            self._missing -= 1
+            self._last = timeline
+        timeline.token_at += [now()] * n_tokens
+        if not self._missing and timeline is self._last:
+            self.done = self.done or len(timeline.token_at) >= self._enough
+
+
 class Contender(Protocol):
     """An engine under test."""
 
-    def run(self, jobs: Sequence[Job]) -> list[Timeline]:
-        """Answer all jobs, each from its moment on; one timeline a job, in their order."""
+    def run(self, jobs: Sequence[Job], enough: int) -> list[Timeline]:
+        """Answer all jobs, each from its moment on; one timeline a job, in their order.
+
+        Ends all of them as soon as the last one that began has `enough` tokens.
+        """
         ...
 
     def close(self) -> None:
@@ -121,14 +144,14 @@ class ContenderProcess:
         self.loaded_bytes = self._receive().peak_bytes
         self.peak_bytes = self.loaded_bytes
 
-    def run(self, jobs: Sequence[Job]) -> list[Timeline]:
+    def run(self, jobs: Sequence[Job], enough: int) -> list[Timeline]:
         """See `Contender.run`.
 
         Raises:
             Unavailable: It failed at these jobs, or its process ended.
         """
         try:
-            self._connection.send(list(jobs))
+            self._connection.send((list(jobs), enough))
         except OSError as error:
             raise Unavailable("its process has ended") from error
         answer = self._receive()
@@ -165,9 +188,9 @@ def _serve(connection: Connection, make: Callable[[Setup], Contender], setup: Se
         connection.send(_reason(error))
         return
     connection.send(_Answer([], _peak_bytes()))
-    while (jobs := connection.recv()) is not None:
+    while (asked := connection.recv()) is not None:
         try:
-            connection.send(_Answer(contender.run(jobs), _peak_bytes()))
+            connection.send(_Answer(contender.run(*asked), _peak_bytes()))
         except Exception as error:  # noqa: BLE001
             connection.send(_reason(error))
     contender.close()

@@ -6,14 +6,13 @@ from typing import Any
 import torch
 
 from benchmarks.contenders.contender import Job, Setup, Timeline, now
-from chatlab.engines.models import ModelSource
 from chatlab.engines.runtime.loading import load
 
 
 def load_model(setup: Setup) -> Any:
     """The model as chatlab loads it, before it makes it its own."""
     torch.set_num_threads(setup.threads)
-    return load(ModelSource("", setup.location, on_hub=False), torch.device(setup.device)).model
+    return load(setup.source, torch.device(setup.device)).model
 
 
 def make(setup: Setup) -> "Generate":
@@ -22,14 +21,14 @@ def make(setup: Setup) -> "Generate":
 
 
 class Generate:
-    """See `Contender`. All jobs of a list have one length of answer; the model's own end is ignored."""
+    """See `Contender`. All jobs begin together; the model's own end is ignored."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
 
-    def run(self, jobs: Sequence[Job]) -> list[Timeline]:
+    def run(self, jobs: Sequence[Job], enough: int) -> list[Timeline]:
         """One call for all."""
-        (n_new,) = {job.max_new_tokens for job in jobs}
+        n_new = min(enough, *(job.max_new_tokens for job in jobs))
         token_at: list[float] = []
         asked_at = now()
         width = max(len(job.token_ids) for job in jobs)

@@ -1,6 +1,7 @@
 """The bundled model's weights as a BF16 file for llama.cpp."""
 
 from pathlib import Path
+from typing import Any
 
 from chatlab.engines.models import BUNDLED_NAME, bundled_gguf
 
@@ -31,7 +32,7 @@ def _write(source: Path, target: Path) -> None:
     for name, field in reader.fields.items():
         if name.startswith("GGUF.") or name in ("general.architecture", "general.quantization_version"):
             continue
-        value = FILE_TYPE_BF16 if name == "general.file_type" else field.contents()
+        value: Any = FILE_TYPE_BF16 if name == "general.file_type" else field.contents()
         if field.types[0] == GGUFValueType.ARRAY:
             writer.add_array(name, value)
         else:

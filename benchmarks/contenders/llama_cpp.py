@@ -37,7 +37,7 @@ def make(setup: Setup) -> "LlamaCpp":
 
 
 class LlamaCpp:
-    """See `Contender`. All jobs of a list have one length of answer.
+    """See `Contender`. All jobs begin together.
 
     Args:
         api: The module `llama_cpp`.
@@ -61,13 +61,14 @@ class LlamaCpp:
         self._context = self._make_context(1, CONTEXT_TOKENS)
         self._known: list[int] = []  # tokens of the lonely sequence that are computed
 
-    def run(self, jobs: Sequence[Job]) -> list[Timeline]:
+    def run(self, jobs: Sequence[Job], enough: int) -> list[Timeline]:
         """One sequence a job."""
+        n_new = min(enough, *(job.max_new_tokens for job in jobs))
         if len(jobs) == 1:
-            return [self._run_alone(jobs[0])]
+            return [self._run_alone(jobs[0], n_new)]
         context = self._make_context(len(jobs), len(jobs) * BATCH_CONTEXT_TOKENS)
         try:
-            return self._run_together(context, jobs)
+            return self._run_together(context, jobs, n_new)
         finally:
             self._api.llama_free(context)
 
@@ -77,7 +78,7 @@ class LlamaCpp:
         self._api.llama_free(self._context)
         self._api.llama_model_free(self._model)
 
-    def _run_alone(self, job: Job) -> Timeline:
+    def _run_alone(self, job: Job, n_new: int) -> Timeline:
         timeline = Timeline(now(), [], tokens := [])
         n_known = 0
         for known, wanted in zip(self._known, job.token_ids[:-1], strict=False):
@@ -88,7 +89,7 @@ class LlamaCpp:
         feed = job.token_ids[n_known:]
         self._known = [*job.token_ids]
         position = n_known
-        while len(tokens) < job.max_new_tokens:
+        while len(tokens) < n_new:
             (token,) = self._decode(self._context, [(0, position + i, each) for i, each in enumerate(feed)])
             timeline.token_at.append(now())
             tokens.append(token)
@@ -97,7 +98,7 @@ class LlamaCpp:
         self._known += tokens[:-1]
         return timeline
 
-    def _run_together(self, context: Any, jobs: Sequence[Job]) -> list[Timeline]:
+    def _run_together(self, context: Any, jobs: Sequence[Job], n_new: int) -> list[Timeline]:
         asked_at = now()
         answers: list[list[int]] = [[] for _ in jobs]
         moments: list[list[float]] = [[] for _ in jobs]
@@ -107,7 +108,7 @@ class LlamaCpp:
             for sequence, token in zip(several, self._decode(context, prompts), strict=True):
                 answers[sequence].append(token)
                 moments[sequence].append(now())
-        for _ in range(jobs[0].max_new_tokens - 1):
+        for _ in range(n_new - 1):
             step = [(s, len(job.token_ids) + len(answers[s]) - 1, answers[s][-1]) for s, job in enumerate(jobs)]
             tokens = self._decode(context, step)
             at = now()
