@@ -13,8 +13,8 @@ from chatlab.messages import Message
 CHATS = (1, 4, 16, 64)
 PROMPT_TOKENS = (50, 1_500)
 ANSWER_TOKENS = 200  # at most, of what is ended when there is enough
-ENOUGH_TOKENS = {1: 64, 4: 48, 16: 32, 64: 24}  # of each of so many chats while all of them stream
-MIN_TOKENS = 16  # where one ends earlier
+ENOUGH_TOKENS = {1: 64, 4: 32, 16: 24, 64: 16}  # of each of so many chats while all of them stream
+MIN_TOKENS = 12  # where one ends earlier
 TURNS, MESSAGE_TOKENS, TURN_TOKENS = 10, 80, 32
 UNDISTURBED_TOKENS = 20
 
