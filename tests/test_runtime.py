@@ -39,7 +39,7 @@ from chatlab.engines.runtime.prefixes import Prefixes
 from chatlab.engines.runtime.products import product_with
 from chatlab.engines.runtime.reference import ReferenceRunner
 from chatlab.engines.runtime.runner import Feed, KvMemoryFull, Runner
-from chatlab.engines.runtime.sampling import Sampler, distributions, sample
+from chatlab.engines.runtime.sampling import Sampler, candidates, sample, scores_of
 from chatlab.engines.runtime.scheduler import Joined, Outcome, Scheduler, TokenSequence
 from chatlab.errors import EngineError
 from chatlab.messages import SamplingParams
@@ -450,8 +450,15 @@ class TestSampling:
         so_far: Any = torch.tensor([seen, seen])
         theirs: Any = processors(so_far, logits.clone()).softmax(-1)
         params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, repetition_penalty=penalty)
-        found = distributions(logits.clone(), [Sampler(params, seen), Sampler(params, seen)])
-        ours = torch.zeros_like(theirs).scatter(1, found.token_ids, found.probabilities)
+        samplers = [Sampler(params, seen)] * 2
+        scores = scores_of(logits.clone(), samplers)
+        ours = torch.zeros_like(theirs)
+        for k in (256, 2_000):
+            found = candidates(scores, samplers, k)
+            if found.enough.all():
+                ours = torch.zeros_like(theirs).scatter(1, found.token_ids, found.probabilities)
+                ours /= ours.sum(-1, keepdim=True)
+                break
         # A token on the border of top-p may fall to either side by rounding.
         assert (ours - theirs).abs().sum(-1).max() < 2e-3
 
@@ -468,6 +475,16 @@ class TestSampling:
         (first,) = answered(alone, [sequence(prompt(9), "ann", params)], 12)
         others = [sequence(prompt(9, seed=i), f"user{i}", SamplingParams(temperature=1.0)) for i in range(5)]
         assert answered(crowded, [*others, sequence(prompt(9), "ann", params)], 12)[-1] == first
+
+    @pytest.mark.parametrize("params", [{}, {"top_p": 0.9}, {"top_k": 900}, {"top_k": 900, "top_p": 0.5}])
+    def test_a_flat_distribution_needs_more_than_the_first_candidates(self, params: dict[str, Any]) -> None:
+        logits = torch.randn(1, 5_000, generator=torch.Generator().manual_seed(1)) * 0.01
+        samplers = [Sampler(SamplingParams(temperature=1.0, seed=seed, **params), []) for seed in range(500)]
+        drawn = sample(logits.expand(500, -1), samplers)
+        n_possible = min(params.get("top_k", 5_000), 5_000) * params.get("top_p", 1.0)
+        ranks = logits[0].argsort(descending=True).argsort()[torch.tensor(drawn)]
+        assert ranks.max() < n_possible * 1.03
+        assert abs(ranks.float().mean() / n_possible - 0.5) < 0.05
 
     def test_greedy_and_sampled_side_by_side(self) -> None:
         logits = torch.zeros(3, 50)

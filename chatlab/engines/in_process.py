@@ -26,7 +26,7 @@ from chatlab.engines.base import (
 )
 from chatlab.engines.fair_queue import FairQueue
 from chatlab.engines.models import ModelSource
-from chatlab.engines.runtime.loading import Loaded
+from chatlab.engines.runtime.loading import Described
 from chatlab.engines.template import ChatTemplate
 from chatlab.engines.text import AnswerText
 from chatlab.errors import EngineError
@@ -87,11 +87,11 @@ def _deliver(items: Sequence[tuple[GenerationJob, Chunk | BaseException]]) -> No
 
 
 class InProcessEngine(ABC):
-    """See `Engine`. A subclass sets itself up, then calls `_start`.
+    """See `Engine`. A subclass sets itself up and starts `_threads` with `_run`.
 
     Args:
         source: Where the model came from.
-        loaded: Its tokenizer and what its configuration says.
+        described: Its tokenizer and what its configuration says.
         device: Where it runs, for people.
         slots: Answers computed at the same time.
     """
@@ -99,17 +99,17 @@ class InProcessEngine(ABC):
     name: ClassVar[str]
     writes_titles: ClassVar[bool] = True
 
-    def __init__(self, source: ModelSource, loaded: Loaded, device: str, slots: int) -> None:
-        self._tokenizer: Any = loaded.tokenizer
-        self._template = ChatTemplate(loaded.tokenizer, source.name)
-        self._defaults = loaded.defaults
-        self._eos_ids = loaded.eos_ids
+    def __init__(self, source: ModelSource, described: Described, device: str, slots: int) -> None:
+        self._tokenizer: Any = described.tokenizer
+        self._template = ChatTemplate(described.tokenizer, source.name)
+        self._defaults = described.defaults
+        self._eos_ids = described.eos_ids
         self._facts = ModelFacts(
             model=source.name,
             engine=self.name,
             device=device,
-            context_tokens=loaded.context_tokens,
-            default_max_new_tokens=default_answer_limit(loaded.context_tokens),
+            context_tokens=described.context_tokens,
+            default_max_new_tokens=default_answer_limit(described.context_tokens),
             control_tokens=self._template.control_tokens,
             slots=slots,
             writes_titles=self.writes_titles,
@@ -189,11 +189,6 @@ class InProcessEngine(ABC):
         check_room(self._facts, len(prompt_ids), limit)
         text = AnswerText(self._tokenizer, self._eos_ids, params.stop or (), limit)
         return GenerationJob(request.user_id, prompt_ids, params, limit, text, loop)
-
-    def _start(self, n_threads: int) -> None:
-        self._threads = [threading.Thread(target=self._run, name="generation", daemon=True) for _ in range(n_threads)]
-        for thread in self._threads:
-            thread.start()
 
     @abstractmethod
     def _work(self) -> None:

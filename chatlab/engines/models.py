@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,7 +127,8 @@ def convert_bundled(models_dir: Path, say: Callable[[str], None] = lambda line: 
             say(f"converting {BUNDLED_NAME} to bf16 safetensors, once (about 20 s)")
             partial = models_dir / f"{target.name}.partial"  # ours alone: we hold the lock
             shutil.rmtree(partial, ignore_errors=True)
-            _convert(gguf, partial)
+            with ThreadPoolExecutor(1) as thread:  # torch's threads end with it: see `transformers`
+                thread.submit(_convert, gguf, partial).result()
             _sync(partial)
             partial.rename(target)
             say(f"converted to {target}")

@@ -10,6 +10,7 @@ refused. So each call asks for what its prompt and its limit need, and an answer
 time, since a call that overruns is killed with its text.
 """
 
+import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -76,13 +77,14 @@ class ZeroGpuEngine(InProcessEngine):
         seconds: Callable[[list[int], SamplingParams, int], int] = gpu_seconds,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        loaded = load(source, device)
-        super().__init__(source, loaded, str(loaded.model.device), SLOTS)
-        self._model = loaded.model
+        described, self._model = load(source, device)
+        super().__init__(source, described, str(self._model.device), SLOTS)
         self._seconds = seconds
         self._clock = clock
         self._on_gpu = gpu(duration=seconds)(self._compute)
-        self._start(SLOTS)
+        self._threads = [threading.Thread(target=self._run, name="generation", daemon=True) for _ in range(SLOTS)]
+        for thread in self._threads:
+            thread.start()
 
     def _work(self) -> None:
         """One answer after the other."""

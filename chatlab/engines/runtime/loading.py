@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from chatlab.engines.models import ModelSource
 from chatlab.engines.runtime import llama
+from chatlab.engines.runtime.memory import return_freed
 from chatlab.engines.runtime.reference import ReferenceRunner
 from chatlab.engines.runtime.runner import Runner
 from chatlab.errors import ModelUnavailable
@@ -30,26 +31,24 @@ def gpu_gib(device: torch.device) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """A model ready to run, and what its configuration says.
+class Described:
+    """What a model comes with, beside its weights.
 
     Attributes:
         tokenizer: A fast one, with a chat template.
-        model: Transformers' model.
         defaults: Its own sampling; greedy where it asks for none.
         eos_ids: Tokens that end an answer.
         context_tokens: Its window.
     """
 
     tokenizer: Any
-    model: Any
     defaults: SamplingParams
     eos_ids: frozenset[int]
     context_tokens: int
 
 
-def load(source: ModelSource, device: torch.device, spread: bool = False) -> Loaded:
-    """A model and its tokenizer.
+def load(source: ModelSource, device: torch.device, spread: bool = False) -> tuple[Described, Any]:
+    """A model of Transformers, ready to run, and what it comes with.
 
     Args:
         source: Where they are.
@@ -86,25 +85,32 @@ def load(source: ModelSource, device: torch.device, spread: bool = False) -> Loa
         raise ModelUnavailable(f"{source.name}: no chat template, so it is no chat model; choose an 'Instruct' one")
     if not (on_gpu and spread):
         model = model.to(device)
-    return Loaded(
+    described = Described(
         tokenizer=tokenizer,
-        model=model.eval(),
         defaults=_default_params(model.generation_config),
         eos_ids=_eos_ids(model.generation_config, tokenizer),
         # The tokenizer's `model_max_length` is often a placeholder.
         context_tokens=int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 2_048),
     )
+    return described, model.eval()
 
 
-def make_runner(source: ModelSource, device: torch.device, loaded: Loaded) -> Runner[Any]:
-    """What computes the model's steps: our own layers for the Llama family, else the model's; uses the model up."""
-    on_one_device = len(set(getattr(loaded.model, "hf_device_map", {"": device}).values())) == 1
-    if not on_one_device or not llama.supported(loaded.model.config):
-        return ReferenceRunner(loaded.model)
-    if runner := llama.made_from(loaded.model):
-        return runner
+def make_runner(source: ModelSource, device: torch.device) -> tuple[Described, Runner[Any]]:
+    """What computes a model's steps: our own layers for the Llama family, else the model's.
+
+    Raises:
+        ModelUnavailable: As `load`.
+    """
+    described, model = load(source, device, spread=True)
+    on_one_device = len(set(getattr(model, "hf_device_map", {"": device}).values())) == 1
+    if not on_one_device or not llama.supported(model.config):
+        return described, ReferenceRunner(model)
+    if runner := llama.made_from(model):
+        del model
+        return_freed()
+        return described, runner
     log.warning("this model is not computed as its family is: using Transformers' modules", model=source.name)
-    return ReferenceRunner(load(source, device, spread=True).model)
+    return described, ReferenceRunner(load(source, device, spread=True)[1])
 
 
 def _first_line(error: Exception) -> str:

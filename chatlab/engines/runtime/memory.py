@@ -1,6 +1,8 @@
 """What the machine has, and how much of it goes to what."""
 
+import ctypes
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -27,6 +29,12 @@ def default_kv_bytes(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         return int(free * KV_SHARE_OF_FREE_GPU)
     return max(MIN_KV_BYTES, int(machine_bytes() * KV_SHARE_OF_MACHINE))
+
+
+def return_freed() -> None:
+    """Give memory that was freed back to the system, where that takes a call (glibc keeps it)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def affords_second_copy(n_bytes: int) -> bool:

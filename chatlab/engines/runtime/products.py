@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 FEW_ROWS = 3  # beyond, reading fp16 costs more than oneDNN's product
 MAX_FP16_ERROR = 2**-25
+CHECKED_ROWS = 4_096
 
 Product = Callable[[torch.Tensor], torch.Tensor]
 
@@ -45,7 +46,8 @@ def exact_in_fp16(weight: torch.Tensor) -> bool:
     """Whether fp16 keeps every weight, up to what is lost below its smallest numbers."""
     if "fbgemm" not in torch.backends.quantized.supported_engines:
         return False
-    return bool(((weight.half().float() - weight.float()).abs() <= MAX_FP16_ERROR).all())
+    parts = weight.split(CHECKED_ROWS)  # of the whole there would be four copies at a time
+    return all(bool(((part.half().float() - part.float()).abs() <= MAX_FP16_ERROR).all()) for part in parts)
 
 
 def _with_onednn(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
