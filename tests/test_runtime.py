@@ -111,7 +111,8 @@ def sequence(token_ids: Sequence[int], user_id: str = "ann", params: SamplingPar
 
 def expected(model: Any, token_ids: Sequence[int], n_tokens: int) -> list[int]:
     """What `generate` answers."""
-    out = model.generate(torch.tensor([token_ids]), do_sample=False, max_new_tokens=n_tokens, min_new_tokens=n_tokens)
+    ids = torch.tensor([token_ids], device=model.device)
+    out = model.generate(ids, do_sample=False, max_new_tokens=n_tokens, min_new_tokens=n_tokens)
     return out[0, len(token_ids) :].tolist()
 
 

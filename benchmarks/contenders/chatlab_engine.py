@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
+from typing import Any
 
 from benchmarks.contenders.contender import Job, Progress, Setup, Timeline, now
 from chatlab.engines.base import Engine, GenerationRequest, Piece
@@ -16,10 +17,11 @@ def make(setup: Setup) -> "ChatlabEngine":
 
 
 class ChatlabEngine:
-    """See `Contender`. Ends an answer where the model does."""
+    """See `Contender`. The model's own end is ignored."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self._engine: Any = engine
+        self._engine._eos_ids = frozenset[int]()  # noqa: SLF001 - no request can ask for it, and none should
 
     def run(self, jobs: Sequence[Job], enough: int) -> list[Timeline]:
         """One stream a job."""

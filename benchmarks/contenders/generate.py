@@ -12,7 +12,7 @@ from chatlab.engines.runtime.loading import load
 def load_model(setup: Setup) -> Any:
     """The model as chatlab loads it, before it makes it its own."""
     torch.set_num_threads(setup.threads)
-    return load(setup.source, torch.device(setup.device)).model
+    return load(setup.source, torch.device(setup.device))[1]
 
 
 def make(setup: Setup) -> "Generate":
