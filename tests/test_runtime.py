@@ -1,8 +1,10 @@
 """The runtime below the Transformers engine: equal to Transformers, whoever else is answered, within its memory."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from hypothesis import given, settings
@@ -32,11 +34,12 @@ from transformers.generation.logits_process import (
 )
 
 from chatlab.engines.runtime import llama
-from chatlab.engines.runtime.arena import KvShape
+from chatlab.engines.runtime.arena import BLOCK_TOKENS, KvShape
 from chatlab.engines.runtime.llama import LlamaRunner, made_from
+from chatlab.engines.runtime.memory import use_huge_pages
 from chatlab.engines.runtime.pace import STALE_STEPS, Pace
 from chatlab.engines.runtime.prefixes import Prefixes
-from chatlab.engines.runtime.products import product_with
+from chatlab.engines.runtime.products import FEW_ROWS, exact_in_fp16, product_with
 from chatlab.engines.runtime.reference import ReferenceRunner
 from chatlab.engines.runtime.runner import Feed, KvMemoryFull, Runner
 from chatlab.engines.runtime.sampling import Sampler, candidates, sample, scores_of
@@ -46,6 +49,7 @@ from chatlab.messages import SamplingParams
 
 VOCAB = 512
 GREEDY = SamplingParams(temperature=0.0)
+LIMIT = 4_000_000
 SHAPE: dict[str, Any] = {
     "vocab_size": VOCAB,
     "hidden_size": 64,
@@ -247,7 +251,7 @@ class TestManyAtOnce:
 
     def test_a_thousand_come_and_go(self, tiny: Any) -> None:
         runner = LlamaRunner(tiny, keep=True)
-        scheduler = Scheduler(runner, max_bytes=2_000_000)
+        scheduler = Scheduler(runner, max_bytes=LIMIT)
         under_way: list[TokenSequence] = []
         for i in range(1_000):
             under_way.append(sequence(prompt(1 + 37 * i % 300, seed=i), f"user{i % 7}"))
@@ -258,7 +262,7 @@ class TestManyAtOnce:
                 scheduler.leave(under_way.pop(i % len(under_way)))
             if len(under_way) > 12:
                 scheduler.leave(under_way.pop(0))
-            assert scheduler.n_bytes <= 2_000_000
+            assert scheduler.n_bytes <= LIMIT
         for each in under_way:
             scheduler.leave(each)
         assert len(scheduler) == 0
@@ -315,7 +319,7 @@ class TestPrefixes:
 class TestMemory:
     def test_kept_prefixes_give_way_first_and_oldest_first(self, tiny: Any) -> None:
         runner = LlamaRunner(tiny, keep=True)
-        a_block = 2_048 * runner.bytes_per_token
+        a_block = BLOCK_TOKENS * runner.bytes_per_token
         scheduler = Scheduler(runner, max_bytes=a_block + 700 * runner.bytes_per_token)
         for user in ("ann", "bob", "cem"):
             joined(scheduler, sequence(prompt(250), user))
@@ -326,16 +330,16 @@ class TestMemory:
 
     def test_the_last_to_join_is_computed_again_when_there_is_room(self, tiny: Any) -> None:
         runner = LlamaRunner(tiny, keep=True)
-        # Rows of 256 tokens for two, in one block; a third block's worth only when both of those are given back.
-        scheduler = Scheduler(runner, max_bytes=2 * 2_048 * runner.bytes_per_token)
-        prompts = [prompt(250, seed=i) for i in range(3)]
-        answers = answered(scheduler, [sequence(p, f"user{i}") for i, p in enumerate(prompts)], 600)
+        # Two blocks: enough for all at 256 tokens each, for four at 1,024 beside those that are still shorter.
+        scheduler = Scheduler(runner, max_bytes=2 * BLOCK_TOKENS * runner.bytes_per_token)
+        prompts = [prompt(250, seed=i) for i in range(10)]
+        answers = answered(scheduler, [sequence(p, f"user{i}") for i, p in enumerate(prompts)], 300)
         assert scheduler.n_preempted > 0
-        assert answers == [expected(tiny, p, 600) for p in prompts]
+        assert answers == [expected(tiny, p, 300) for p in prompts]
 
     def test_what_can_never_fit_fails_with_the_reason_and_the_rest_goes_on(self, tiny: Any) -> None:
         runner = LlamaRunner(tiny, keep=True)
-        scheduler = Scheduler(runner, max_bytes=2_048 * runner.bytes_per_token - 1)
+        scheduler = Scheduler(runner, max_bytes=BLOCK_TOKENS * runner.bytes_per_token - 1)
         (failed,) = answered(scheduler, [sequence(prompt(1_500))], 3)
         assert isinstance(failed[0], EngineError)
         assert "CHATLAB_KV_CACHE_MB" in str(failed[0])
@@ -526,11 +530,26 @@ class TestPace:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_product_is_that_of_torch(n_rows: int, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    weight, bias, x = torch.randn(96, 64, dtype=dtype), torch.randn(96, dtype=dtype), torch.randn(n_rows, 64).to(dtype)
-    exact = x.double() @ weight.double().T + bias.double()
+    weight, bias = torch.randn(96, 64, dtype=dtype), torch.randn(96, dtype=dtype)
+    x = torch.randn(n_rows, 64)
+    wide = exact_in_fp16(weight)
     for each in (None, bias):
-        wanted = exact if each is not None else exact - bias.double()
-        for few in (False, True):
-            error = (product_with(weight.clone(), each, few)(x).double() - wanted).abs().max()
-            reference = (torch.nn.functional.linear(x, weight, each).double() - wanted).abs().max()
-            assert error <= 1.5 * reference + 1e-6
+        product = product_with(weight.clone(), each, wide)
+        for rows in (x.to(dtype), x) if wide and n_rows <= FEW_ROWS else (x.to(dtype),):
+            wanted = rows.double() @ weight.double().T + (0 if each is None else bias.double())
+            reference = torch.nn.functional.linear(rows.to(dtype), weight, each)
+            assert (product(rows).double() - wanted).abs().max() <= 1.5 * (reference - wanted).abs().max() + 1e-5
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux only")
+def test_huge_pages_change_nothing_but_where_it_lies() -> None:
+    weights = torch.arange(30_000_000, dtype=torch.int32)
+    before = psutil.Process().memory_info().rss
+    use_huge_pages()
+    assert psutil.Process().memory_info().rss - before < 50_000_000
+    assert torch.equal(weights, torch.arange(30_000_000, dtype=torch.int32))
+
+
+def test_weights_that_fp16_cannot_hold_are_found() -> None:
+    assert not exact_in_fp16(torch.tensor([[1e30]], dtype=torch.bfloat16))
+    assert not exact_in_fp16(torch.zeros(4, 4))

@@ -12,7 +12,8 @@ import torch
 from chatlab.engines.runtime.runner import KvMemoryFull
 
 MIN_ROW_TOKENS = 256
-BLOCK_TOKENS = 2_048  # a block has so many tokens, or one row if that is longer
+BLOCK_TOKENS = 4_096  # of a block, or one row if that is longer
+BLOCK_BYTES = 128_000_000  # of a block, or one row: large models have fewer tokens in one
 
 
 @dataclass(eq=False, slots=True)
@@ -100,7 +101,7 @@ class Arena:
         capacity = self.capacity_for(n_tokens)
         if any(block.free for block in self._blocks.get(capacity, ())):
             return 0
-        return _rows_of_a_block(capacity) * capacity * self.shape.bytes_per_token
+        return self._rows_of_a_block(capacity) * capacity * self.shape.bytes_per_token
 
     def take(self, n_tokens: int) -> Row:
         """A row that holds `n_tokens`, from the fullest block that has one.
@@ -112,7 +113,7 @@ class Arena:
         blocks = self._blocks.setdefault(capacity, [])
         block = min((b for b in blocks if b.free), key=lambda b: len(b.free), default=None)
         if block is None:
-            rows = _rows_of_a_block(capacity)
+            rows = self._rows_of_a_block(capacity)
             block = Block(self.shape.empty(rows, capacity), list(reversed(range(rows))))
             blocks.append(block)
             self.n_bytes += block.kv.nbytes
@@ -128,6 +129,9 @@ class Arena:
         if len(block.free) == block.n_rows:
             self._blocks[row.capacity].remove(block)
             self.n_bytes -= block.kv.nbytes
+
+    def _rows_of_a_block(self, capacity: int) -> int:
+        return max(1, min(BLOCK_TOKENS, BLOCK_BYTES // self.shape.bytes_per_token) // capacity)
 
     def grown(self, row: Row, n_tokens: int, n_written: int) -> Row:
         """A row for `n_tokens` with the first `n_written` of this one, which is given back if it was too small.
@@ -150,7 +154,3 @@ def neighbours(rows: list[Row]) -> Iterator[tuple[int, int]]:
         if i == len(rows) or rows[i].block is not rows[start].block or rows[i].index != rows[start].index + i - start:
             yield start, i
             start = i
-
-
-def _rows_of_a_block(capacity: int) -> int:
-    return max(1, BLOCK_TOKENS // capacity)

@@ -15,27 +15,31 @@ from torch.nn import functional as F
 
 from chatlab.engines.runtime.arena import Arena, KvShape, Row, neighbours
 from chatlab.engines.runtime.memory import affords_second_copy
-from chatlab.engines.runtime.products import Product, product_with
+from chatlab.engines.runtime.products import FEW_ROWS, Product, exact_in_fp16, product_with
 from chatlab.engines.runtime.runner import Feed
 
 FAMILY = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn"})  # those that do not change with the length
+ATTENTION_TOKENS = 256  # of a prompt, in one call: its tokens do not see those after it, and need not be compared
 PROBE_TOKENS = 48
 PROBE_ANSWER = 8  # of them fed one by one
 # In standard deviations of the logits. Measured on SmolLM2: 2e-6 in fp32, 0.04 in bf16, which is bf16's own error.
 MAX_PROBE_ERROR = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}
 
 
+Norm = dict[torch.dtype, torch.Tensor]  # the weight, twice (see `_rms`), in the types that x may have
+
+
 @dataclass(frozen=True, slots=True)
 class Layer:
     """The weights of one decoder layer."""
 
-    attention_norm: torch.Tensor
+    attention_norm: Norm
     qkv: Product  # queries, keys and values, in this order
-    q_norm: torch.Tensor | None  # (head_dim), Qwen 3
-    k_norm: torch.Tensor | None
+    q_norm: Norm | None  # of a head, Qwen 3
+    k_norm: Norm | None
     out: Product
-    mlp_norm: torch.Tensor
+    mlp_norm: Norm
     gate_up: Product
     down: Product
 
@@ -110,7 +114,10 @@ class LlamaRunner:
     def __init__(self, model: Any, keep: bool = False) -> None:
         config = model.config
         decoder = model.model
-        few = affords_second_copy(sum(weight.nbytes for weight in model.parameters()))
+        matrices = [weight for weight in decoder.layers.parameters() if weight.ndim == 2]
+        n_bytes = sum(matrix.nbytes for matrix in matrices)
+        # A few rows are computed in fp32 from a second copy of the layers, where there may be one.
+        self._wide = affords_second_copy(n_bytes) and all(map(exact_in_fp16, matrices))
         self._embedding: torch.Tensor = decoder.embed_tokens.weight.detach().clone()  # a view would hold the whole file
         self._rotary = decoder.rotary_emb
         self._eps: float = config.rms_norm_eps
@@ -118,9 +125,9 @@ class LlamaRunner:
         self._kv_heads: int = config.num_key_value_heads
         self._head_dim: int = decoder.layers[0].self_attn.head_dim
         self._norm = _doubled(decoder.norm)
-        self._layers = [_layer(module, few, keep) for module in decoder.layers]
+        self._layers = [_layer(module, self._wide, keep) for module in decoder.layers]
         # Often the embedding itself. A second copy would take 100 MB in SmolLM2 and save 3 % of a token's time.
-        self._head = _linear([model.lm_head], few=False, keep=True)
+        self._head = _linear([model.lm_head], wide=False, keep=True)
         self.device = self._embedding.device
         self._shape = KvShape(len(self._layers), self._kv_heads, self._head_dim, self._embedding.dtype, self.device)
         self._arena = Arena(self._shape, config.max_position_embeddings)
@@ -172,6 +179,8 @@ class LlamaRunner:
         )
         attended = self._attended(batch, positions)
         x = F.embedding(token_ids, self._embedding)  # (n, hidden)
+        if self._wide and len(x) <= FEW_ROWS:
+            x = x.float()
         cos, sin = self._rotary(x, positions[None])
         cos, sin = cos.view(-1, 1, self._head_dim), sin.view(-1, 1, self._head_dim)  # (n, 1, head_dim)
         half = self._head_dim // 2
@@ -189,12 +198,12 @@ class LlamaRunner:
             end += len(feed.token_ids)
             ends[i] = end - 1
         last = torch.tensor([e for e, feed in zip(ends, feeds, strict=True) if feed.wants_logits], dtype=torch.long)
-        return self._head(self._rms(x[last.to(x.device)], self._norm))
+        return self._head(self._rms(x[last.to(x.device)], self._norm).to(self._embedding.dtype))
 
-    def _rms(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    def _rms(self, x: torch.Tensor, norm: Norm) -> torch.Tensor:
         """RMS norm as the layer norm of (x, -x), whose mean is 0: one kernel instead of nine."""
         width = x.shape[-1]
-        return F.layer_norm(torch.cat((x, -x), -1), (2 * width,), weight, None, self._eps)[..., :width]
+        return F.layer_norm(torch.cat((x, -x), -1), (2 * width,), norm[x.dtype], None, self._eps)[..., :width]
 
     def _attention(
         self,
@@ -214,17 +223,18 @@ class LlamaRunner:
             qk[:, self._heads :] = self._rms(qk[:, self._heads :], layer.k_norm)
         torch.addcmul(qk * cos, qk.roll(self._head_dim // 2, -1), sin, out=qk)
         seen = [self._attend(each, number, qkv[each.tokens]) for each in attended]
-        return seen[0] if len(seen) == 1 else torch.cat(seen)
+        return (seen[0] if len(seen) == 1 else torch.cat(seen)).to(x.dtype)
 
     def _attend(self, each: Attended, number: int, qkv: torch.Tensor) -> torch.Tensor:
         """Attention of the tokens of one call: (n, heads + 2 * kv_heads, head_dim) -> (n, heads * head_dim)."""
         n, group = qkv.shape[0], self._heads // self._kv_heads
         # Query heads that share a key head are rows of one product, so keys and values are not copied for each.
-        query = qkv[:, : self._heads].view(n, self._kv_heads, group, self._head_dim)
+        place = each.places[number]
+        query = qkv[:, : self._heads].view(n, self._kv_heads, group, self._head_dim).to(place.dtype)
         if each.single:
-            each.places[number][each.positions[0], :, each.positions[1]] = qkv[:, self._heads :]
+            place[each.positions[0], :, each.positions[1]] = qkv[:, self._heads :].to(place.dtype)
         else:
-            each.places[number].copy_(qkv[:, self._heads :].transpose(0, 1))
+            place.copy_(qkv[:, self._heads :].transpose(0, 1))
             query = query.transpose(0, 1).reshape(1, self._kv_heads, n * group, self._head_dim)
         seen = F.scaled_dot_product_attention(query, each.keys[number], each.values[number], each.mask)
         if not each.single:
@@ -240,9 +250,12 @@ class LlamaRunner:
             calls.append(self._call(batch[start:end], slice(start, end), positions[start:end]))
             at = end
         for feed in batch[n_single:]:
-            tokens = slice(at, at + len(feed.token_ids))
-            calls.append(self._call([feed], tokens, positions[tokens]))
-            at = tokens.stop
+            for first in range(0, len(feed.token_ids), ATTENTION_TOKENS):
+                token_ids = feed.token_ids[first : first + ATTENTION_TOKENS]
+                tokens = slice(at, at + len(token_ids))
+                part = Feed(feed.state, feed.start + first, token_ids, wants_logits=False)
+                calls.append(self._call([part], tokens, positions[tokens]))
+                at = tokens.stop
         return calls
 
     def _call(self, feeds: Sequence[Feed[Row]], tokens: slice, positions: torch.Tensor) -> Attended:
@@ -275,26 +288,27 @@ def _place(feed: Feed[Row]) -> tuple[int, int, int]:
     return len(feed.token_ids), id(feed.state.block), feed.state.index
 
 
-def _layer(module: Any, few: bool, keep: bool) -> Layer:
+def _layer(module: Any, wide: bool, keep: bool) -> Layer:
     attention, mlp = module.self_attn, module.mlp
     return Layer(
         attention_norm=_doubled(module.input_layernorm),
-        qkv=_linear([attention.q_proj, attention.k_proj, attention.v_proj], few, keep),
+        qkv=_linear([attention.q_proj, attention.k_proj, attention.v_proj], wide, keep),
         q_norm=_doubled(attention.q_norm) if hasattr(attention, "q_norm") else None,
         k_norm=_doubled(attention.k_norm) if hasattr(attention, "k_norm") else None,
-        out=_linear([attention.o_proj], few, keep),
+        out=_linear([attention.o_proj], wide, keep),
         mlp_norm=_doubled(module.post_attention_layernorm),
-        gate_up=_linear([mlp.gate_proj, mlp.up_proj], few, keep),
-        down=_linear([mlp.down_proj], few, keep),
+        gate_up=_linear([mlp.gate_proj, mlp.up_proj], wide, keep),
+        down=_linear([mlp.down_proj], wide, keep),
     )
 
 
-def _doubled(norm: Any) -> torch.Tensor:
+def _doubled(norm: Any) -> Norm:
     """A norm's weight for both halves of (x, -x)."""
-    return torch.cat((norm.weight, norm.weight)).detach()
+    weight = torch.cat((norm.weight, norm.weight)).detach()
+    return {weight.dtype: weight, torch.float32: weight.float()}
 
 
-def _linear(modules: Sequence[Any], few: bool, keep: bool) -> Product:
+def _linear(modules: Sequence[Any], wide: bool, keep: bool) -> Product:
     """One product for modules that read the same input."""
     weight = torch.cat([module.weight for module in modules]).detach()
     biases = [module.bias for module in modules]
@@ -302,4 +316,4 @@ def _linear(modules: Sequence[Any], few: bool, keep: bool) -> Product:
     if not keep:
         for module in modules:
             module.weight = None
-    return product_with(weight, bias, few)
+    return product_with(weight, bias, wide)

@@ -1,5 +1,6 @@
 """Loading a model and its tokenizer, and what its configuration says. All of it is Transformers' own, loosely typed."""
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from chatlab.engines.models import ModelSource
 from chatlab.engines.runtime import llama
-from chatlab.engines.runtime.memory import return_freed
+from chatlab.engines.runtime.memory import return_freed, use_huge_pages
 from chatlab.engines.runtime.reference import ReferenceRunner
 from chatlab.engines.runtime.runner import Runner
 from chatlab.errors import ModelUnavailable
@@ -108,6 +109,7 @@ def make_runner(source: ModelSource, device: torch.device) -> tuple[Described, R
     if runner := llama.made_from(model):
         del model
         return_freed()
+        threading.Thread(target=use_huge_pages, name="huge pages", daemon=True).start()
         return described, runner
     log.warning("this model is not computed as its family is: using Transformers' modules", model=source.name)
     return described, ReferenceRunner(load(source, device, spread=True)[1])

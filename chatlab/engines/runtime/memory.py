@@ -2,11 +2,17 @@
 
 import ctypes
 import os
+import re
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 
+HUGE_PAGE = 2**21
+MADV_HUGEPAGE, MADV_COLLAPSE = 14, 25
+MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) rw-p \S+ \S+ 0\s*$")  # writable, of no file and no name
+MIN_FILLED = 0.75
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 MIN_KV_BYTES = 512_000_000
 KV_SHARE_OF_MACHINE = 1 / 8
@@ -35,6 +41,39 @@ def return_freed() -> None:
     """Give memory that was freed back to the system, where that takes a call (glibc keeps it)."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def use_huge_pages() -> int:
+    """Put what fills this process's memory into huge pages, where Linux (6.1 or later) does that when asked.
+
+    Weights are read once a token, and with pages of 4 KiB finding them takes a part of that time. Takes a second or two
+    for a GB, and adds next to nothing: only what is in use anyway is moved.
+
+    Returns:
+        Bytes of the mappings that were moved.
+    """
+    n_bytes = 0
+    with suppress(OSError, AttributeError):  # no Linux
+        madvise = ctypes.CDLL(None).madvise
+        madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        for start, end in _filled_mappings():
+            start, end = -(-start // HUGE_PAGE) * HUGE_PAGE, end // HUGE_PAGE * HUGE_PAGE
+            if madvise(start, end - start, MADV_HUGEPAGE) == 0 == madvise(start, end - start, MADV_COLLAPSE):
+                n_bytes += end - start
+    return n_bytes
+
+
+def _filled_mappings() -> Iterator[tuple[int, int]]:
+    """Where anonymous memory is that is large and mostly in use: no stacks, no files, no free heap."""
+    start = end = 0
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if head := MAPPING.match(line):
+            start, end = (int(each, 16) for each in head.groups())
+        elif line.startswith("Rss:") and end - start >= 2 * HUGE_PAGE:
+            if int(line.split()[1]) * 1_024 >= MIN_FILLED * (end - start):
+                yield start, end
+        elif not line.startswith(("Size:", "KernelPageSize:", "MMUPageSize:")):
+            start = end = 0  # another mapping's head, or the rest of this one's entry
 
 
 def affords_second_copy(n_bytes: int) -> bool:

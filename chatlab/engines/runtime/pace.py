@@ -5,7 +5,7 @@ Measures on the spot what a step of answers takes and what a prompt's token adds
 
 from dataclasses import dataclass
 
-SLOWER = 3.0  # a step with a part of a prompt in it may take so many times one without
+SLOWER = 2.7  # a step with a part of a prompt in it may take so many times one without
 STEP_TOKENS = 16  # CPUs and GPUs compute so many rows in the time of fewer
 WEIGHT = 0.3  # of the newest measurement
 STALE_STEPS = 8  # after so many with parts of prompts, one without is measured again

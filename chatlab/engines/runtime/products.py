@@ -2,8 +2,8 @@
 
 A plain bf16 product in torch reads its weights at half of the memory's speed when there are few rows. Here oneDNN gets
 them packed once; and for one to three rows, an answer or a few at a time, FBGEMM gets a second copy as fp16, which it
-reads at nearly full speed. Every bf16 weight above 8e-6 is exact in fp16, and none moves by more than 3e-8. Results
-are rounded to bf16 at the same places, whichever was used.
+reads at nearly full speed. Every bf16 weight above 8e-6 is exact in fp16, and none moves by more than 3e-8. Its rows
+are fp32, so that fewer results are rounded than with oneDNN's bf16.
 """
 
 from collections.abc import Callable
@@ -18,21 +18,21 @@ CHECKED_ROWS = 4_096
 Product = Callable[[torch.Tensor], torch.Tensor]
 
 
-def product_with(weight: torch.Tensor, bias: torch.Tensor | None, few: bool = True) -> Product:
-    """`x -> x @ weight.T + bias`.
+def product_with(weight: torch.Tensor, bias: torch.Tensor | None, wide: bool = False) -> Product:
+    """`x -> x @ weight.T + bias`, of the type of x.
 
     Args:
         weight: (out, in); may be dropped by the caller.
         bias: (out) or None.
-        few: Keep the second copy, where there is one.
+        wide: Keep the second copy and take fp32 rows, too, no more than `FEW_ROWS`; the weight is `exact_in_fp16`.
     """
     if not packs(weight):
         return lambda x: F.linear(x, weight, bias)
     many = _with_onednn(weight, bias)
-    if not few or not exact_in_fp16(weight):
+    if not wide:
         return many
-    alone = _with_fbgemm(weight, bias)
-    return lambda x: alone(x) if x.shape[0] <= FEW_ROWS else many(x)
+    few = _with_fbgemm(weight, bias)
+    return lambda x: few(x) if x.dtype == torch.float32 else many(x)
 
 
 def packs(weight: torch.Tensor) -> bool:
@@ -43,8 +43,8 @@ def packs(weight: torch.Tensor) -> bool:
 
 
 def exact_in_fp16(weight: torch.Tensor) -> bool:
-    """Whether fp16 keeps every weight, up to what is lost below its smallest numbers."""
-    if "fbgemm" not in torch.backends.quantized.supported_engines:
+    """Whether FBGEMM may have these weights: fp16 keeps each, up to what is lost below its smallest numbers."""
+    if not packs(weight) or "fbgemm" not in torch.backends.quantized.supported_engines:
         return False
     parts = weight.split(CHECKED_ROWS)  # of the whole there would be four copies at a time
     return all(bool(((part.half().float() - part.float()).abs() <= MAX_FP16_ERROR).all()) for part in parts)
@@ -59,4 +59,4 @@ def _with_onednn(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
 def _with_fbgemm(weight: torch.Tensor, bias: torch.Tensor | None) -> Product:
     packed = torch.ops.quantized.linear_prepack_fp16(weight.float(), None if bias is None else bias.float())
     product = torch.ops.quantized.linear_dynamic_fp16
-    return lambda x: product(x.float(), packed).bfloat16()
+    return lambda x: product(x, packed)
