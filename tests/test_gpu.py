@@ -54,8 +54,9 @@ def test_64_answers_are_those_of_each_alone() -> None:
 
 
 def test_bf16_is_as_near_to_fp32_as_the_reference(bundled_model: Path) -> None:
-    exact: Any = AutoModelForCausalLM.from_pretrained(bundled_model, dtype=torch.float32).eval().cuda()
-    rounded: Any = AutoModelForCausalLM.from_pretrained(bundled_model, dtype=torch.bfloat16).eval().cuda()
+    exact: Any = AutoModelForCausalLM.from_pretrained(bundled_model, dtype=torch.float32)
+    rounded: Any = AutoModelForCausalLM.from_pretrained(bundled_model, dtype=torch.bfloat16)
+    exact, rounded = exact.eval().cuda(), rounded.eval().cuda()
     runner = LlamaRunner(rounded, keep=True)
     token_ids = torch.randint(10, 40_000, (96,), generator=torch.Generator().manual_seed(0)).tolist()
     ids: Any = torch.tensor([token_ids], device="cuda")
