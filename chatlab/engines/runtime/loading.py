@@ -16,6 +16,8 @@ from chatlab.engines.runtime.runner import Runner
 from chatlab.errors import ModelUnavailable
 from chatlab.messages import SamplingParams
 
+HUGE_PAGES_AFTER_SECONDS = 10.0  # it holds up whoever takes memory meanwhile, and a start takes much
+
 log = structlog.get_logger(__name__)
 
 
@@ -109,7 +111,9 @@ def make_runner(source: ModelSource, device: torch.device) -> tuple[Described, R
     if runner := llama.made_from(model):
         del model
         return_freed()
-        threading.Thread(target=use_huge_pages, name="huge pages", daemon=True).start()
+        later = threading.Timer(HUGE_PAGES_AFTER_SECONDS, use_huge_pages)
+        later.daemon = True
+        later.start()
         return described, runner
     log.warning("this model is not computed as its family is: using Transformers' modules", model=source.name)
     return described, ReferenceRunner(load(source, device, spread=True)[1])

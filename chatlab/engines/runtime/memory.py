@@ -12,7 +12,7 @@ import torch
 HUGE_PAGE = 2**21
 MADV_HUGEPAGE, MADV_COLLAPSE = 14, 25
 MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) rw-p \S+ \S+ 0\s*$")  # writable, of no file and no name
-MIN_FILLED = 0.75
+MIN_FILLED = 0.9
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 MIN_KV_BYTES = 512_000_000
 KV_SHARE_OF_MACHINE = 1 / 8
