@@ -353,12 +353,11 @@ class TestUnderLoad:
     ) -> None:
         engine = start_small()
         runner: Any = engine._scheduler._runner
-        norm = runner._norm
-        kept = norm.clone()
-        norm.fill_(torch.nan)
+        kept = runner._embedding.clone()
+        runner._embedding.fill_(torch.nan)
         with pytest.raises(EngineError, match="not numbers"):
             await take(engine, asked(0, 4))
-        norm.copy_(kept)
+        runner._embedding.copy_(kept)
         assert (await take(engine, asked(0, 4)))[2].reason == "length"
 
     async def test_a_defect_of_ours_leaves_nobody_waiting(

@@ -129,6 +129,7 @@ class TransformersEngine(InProcessEngine):
     def _leave(self, sequence: TokenSequence) -> None:
         """Free the place of an answer."""
         self._scheduler.leave(sequence)
+        self._kv_bytes = self._scheduler.n_bytes
         job = self._answers.pop(sequence)
         with self._wake:
             self._running.discard(job)
