@@ -205,8 +205,18 @@ def test_a_stream_never_read_sends_nothing(lab: Lab) -> None:
     assert chat.turns == []
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Whatever started the tests: a shell's background jobs ignore interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("inside_a_loop", [False, True])
-def test_an_interrupt_stops_the_turn_and_keeps_its_text(scripted: MakeLab, inside_a_loop: bool) -> None:
+def test_an_interrupt_stops_the_turn_and_keeps_its_text(
+    scripted: MakeLab, inside_a_loop: bool, interruptible: None
+) -> None:
     engine = endless()
     chat = scripted(engine).chat()
 
