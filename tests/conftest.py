@@ -170,6 +170,7 @@ class ScriptedEngine:
     context_tokens: int = 1_000
     seen: list[GenerationRequest] = field(default_factory=list[GenerationRequest])
     n_open: int = 0
+    warmed: list[GenerationRequest] = field(default_factory=list[GenerationRequest])
 
     @property
     def facts(self) -> ModelFacts:
@@ -203,6 +204,9 @@ class ScriptedEngine:
             yield Finished("stop")
         finally:
             self.n_open -= 1
+
+    def warm(self, request: GenerationRequest) -> None:
+        self.warmed.append(request)
 
     def close(self) -> None:
         pass
