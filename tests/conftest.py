@@ -189,6 +189,7 @@ class ScriptedEngine:
     seen: list[GenerationRequest] = field(default_factory=list[GenerationRequest])
     warmed: list[GenerationRequest] = field(default_factory=list[GenerationRequest])
     n_open: int = 0
+    warmed: list[GenerationRequest] = field(default_factory=list[GenerationRequest])
 
     @property
     def facts(self) -> ModelFacts:
