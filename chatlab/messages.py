@@ -7,7 +7,7 @@ wall clock. The JSON form on the wire is `chatlab.api.schemas`' business, the st
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
-from typing import Literal, TypedDict
+from typing import Literal, NamedTuple, TypedDict
 
 from chatlab.errors import FieldError, InvalidInput
 
@@ -247,8 +247,7 @@ class ChatSettings:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class PassageRef:
+class PassageRef(NamedTuple):
     """A passage of a turn: the `part`-th, from 0, of the message with this role."""
 
     turn_id: str
