@@ -25,8 +25,32 @@ from chatlab.vectors import TIDY_SECONDS, Vectors
 TURNS, BUDGET = 2_000, 4_096
 QUESTIONS = 60
 STRATEGIES: tuple[StrategyName, ...] = ("truncate", "hybrid")
-SUBJECTS = ["the leaking kitchen tap", "my sister's wedding in June", "the train to Porto", "a beagle called Biscuit", "the fence", "\nPortuguese lessons", "the marathon in autumn", "an old Volvo", "the dentist", "a job interview", "the neighbour's piano", "sourdough bread", "\nthe tax return", "a broken phone", "camping by the lake", "the school play", "my knee", "a recipe for lentil soup"]
-SAYINGS = ["I have been thinking about {} again since {}.", "Did I tell you that {} took me the whole of {}?", "\nSomebody asked me about {} on {} and I did not know what to say.", "What would you do about {} if it were {}?"]
+SUBJECTS = [
+    "the leaking kitchen tap",
+    "my sister's wedding in June",
+    "the train to Porto",
+    "a beagle called Biscuit",
+    "the fence",
+    "Portuguese lessons",
+    "the marathon in autumn",
+    "an old Volvo",
+    "the dentist",
+    "a job interview",
+    "the neighbour's piano",
+    "sourdough bread",
+    "the tax return",
+    "a broken phone",
+    "camping by the lake",
+    "the school play",
+    "my knee",
+    "a recipe for lentil soup",
+]
+SAYINGS = [
+    "I have been thinking about {} again since {}.",
+    "Did I tell you that {} took me the whole of {}?",
+    "Somebody asked me about {} on {} and I did not know what to say.",
+    "What would you do about {} if it were {}?",
+]
 
 
 class _Counter:
