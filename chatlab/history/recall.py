@@ -24,10 +24,11 @@ from chatlab.vectors import Vectors
 
 NEIGHBOURS = (0.5, 0.25)  # of a passage's score, for those one and two places away in the same sitting
 SITTING = timedelta(hours=6)  # a longer pause parts two sittings
-# A passage counts when it stands out from the chat's others by so many standard deviations, both scores together ...
-MIN_SCORE = 2.0
-# ... and something does at all, by its meaning or by half of what a word counts that occurs in it alone: nothing is
-# quoted for a question that has nothing to do with the chat.
+# A passage counts when it stands out from the chat's others by so many standard deviations, both scores together: more
+# where not even the best one stands out by much, as in small talk, where quotes would only make the answer wait.
+CLEAR_BEST, CLEAR_SCORE = 12.0, 2.0
+VAGUE_BEST, VAGUE_SCORE = 8.0, 4.0
+# And nothing counts unless something is near in meaning, or has half of what a word weighs that occurs in it alone.
 MIN_COSINE, MIN_WORDS = 0.3, 0.5
 MAX_PASSAGES = 10_000  # of one chat, searched for by meaning
 BATCH = 4  # passages embedded at a time: a question waits for no more
@@ -99,7 +100,7 @@ class Recall:
         scores = combined(by_words, by_meaning, np.array(words.sittings))
         if not scores.any():
             return ()
-        wanted = np.flatnonzero(scores >= min(MIN_SCORE, scores.max() / 2))
+        wanted = np.flatnonzero(scores >= enough(float(scores.max())))
         best_first = wanted[np.argsort(-scores[wanted], kind="stable")]
         return tuple(words.passages[i] for i in best_first)
 
@@ -157,6 +158,12 @@ class Recall:
             while len(self._words) > CHATS:
                 self._words.popitem(last=False)
         return known
+
+
+def enough(best: float) -> float:
+    """The score from which on passages count, where the best one has this."""
+    score = float(np.interp(best, (VAGUE_BEST, CLEAR_BEST), (VAGUE_SCORE, CLEAR_SCORE)))
+    return min(score, best / 2)  # in a short chat nothing stands out by much
 
 
 def combined(by_words: Scores, by_meaning: Scores, sitting: NDArray[np.int64]) -> Scores:
