@@ -1,0 +1,127 @@
+"""How much of a prompt an engine has in memory already, from the tokens alone.
+
+What an engine keeps of a chat: every earlier prompt with the answer to it and, if the server warms it while idle, the
+conversation as it stands after the turn: system prompt, tail, question and answer, without what was retrieved.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chatlab.messages import Message
+
+Tokenize = Callable[[str], Sequence[int]]
+Tokens = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Reuse:
+    """Tokens at the front of one prompt, and how many of them were in memory.
+
+    Attributes:
+        prompt: All tokens.
+        reusable: Those before the retrieved block and the question, the part that can be in memory.
+        cold: In memory from earlier prompts and their answers.
+        warmed: In memory when the server warms the next turn's prefix, too.
+    """
+
+    prompt: int
+    reusable: int
+    cold: int
+    warmed: int
+
+    @property
+    def prefix_reuse(self) -> float:
+        """Share of the reusable tokens in memory, warmed."""
+        return self._share(self.warmed)
+
+    @property
+    def prefix_reuse_cold(self) -> float:
+        """The same without warming."""
+        return self._share(self.cold)
+
+    @property
+    def prompt_reuse(self) -> float:
+        """Share of all tokens in memory, without warming."""
+        return self.cold / self.prompt
+
+    def _share(self, known: int) -> float:
+        return min(known, self.reusable) / self.reusable if self.reusable else 1.0
+
+
+class ChatMemory:
+    """What an engine with room for everything has in memory of one chat.
+
+    Args:
+        render: An engine's.
+        tokenize: From rendered text to tokens.
+    """
+
+    def __init__(self, render: Callable[[Sequence[Message]], str], tokenize: Tokenize) -> None:
+        self._render = render
+        self._tokenize = tokenize
+        self._cold: list[Tokens] = []
+        self._warmed: list[Tokens] = []
+
+    def ask(self, messages: Sequence[Message], question: str, answer: str) -> Reuse | None:
+        """Measure a prompt, then remember it and its answer.
+
+        Args:
+            messages: The prompt; the last one is the user's, with what was retrieved.
+            question: The user's message alone.
+            answer: What the assistant said.
+
+        Returns:
+            None for the first prompt of the chat.
+        """
+        rendered = self._render(messages)
+        tokens = self._tokens(rendered)
+        measured = None
+        if self._cold:
+            cold = longest(tokens, self._cold)
+            warmed = max(cold, longest(tokens, self._warmed))
+            before = rendered.rfind(messages[-1]["content"].strip())
+            reusable = common_prefix(tokens, self._tokens(rendered[:before])) if before > 0 else 0
+            measured = Reuse(len(tokens), reusable, cold, warmed)
+        self._cold.append(self._tokens(rendered + answer))
+        after: list[Message] = [
+            *messages[:-1],
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": answer},
+        ]
+        self._warmed.append(self._tokens(self._render(after)))
+        return measured
+
+    def _tokens(self, text: str) -> Tokens:
+        return np.asarray(self._tokenize(text), np.int64)
+
+
+def common_prefix(one: Tokens, other: Tokens) -> int:
+    """How many tokens at the front are equal."""
+    n = min(len(one), len(other))
+    different = one[:n] != other[:n]
+    first = int(different.argmax()) if n else 0
+    return first if n and different[first] else n
+
+
+def longest(tokens: Tokens, kept: Sequence[Tokens]) -> int:
+    """The longest prefix that any of the kept lists begins with, too."""
+    best = 0
+    for each in reversed(kept):
+        # Whoever differs at the best place found so far cannot be better.
+        if len(each) > best and best < len(tokens) and each[best] == tokens[best]:
+            best = max(best, common_prefix(tokens, each))
+    return best
+
+
+class WordTokens:
+    """Numbers for words, for engines that have no tokenizer of their own."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, int] = {}
+
+    def __call__(self, text: str) -> list[int]:
+        """A number a word; the same word has the same."""
+        return [self._ids.setdefault(word, len(self._ids)) for word in text.split()]
