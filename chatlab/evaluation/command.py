@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from chatlab.errors import ConfigError
 from chatlab.settings import Settings
@@ -111,13 +111,7 @@ async def measure(options: Options, settings: Settings) -> dict[str, Any]:
         raise ConfigError(f"--rank and --perplexity need a model in this process, not CHATLAB_ENGINE={settings.engine}")
     builder = PromptBuilder(counting.engine)
     with ExitStack() as open_files:
-        dump = None
-        if options.dump is not None:
-            file = open_files.enter_context(_writable(options.dump, "--dump"))
-
-            def dump(line: Mapping[str, Any]) -> None:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-
+        dump = None if options.dump is None else open_files.enter_context(_writable(options.dump, "--dump"))
         report = await evaluate_history(
             dialogues,
             counting.engine,
@@ -125,7 +119,7 @@ async def measure(options: Options, settings: Settings) -> dict[str, Any]:
             options.strategies,
             options.budgets,
             tokenize=counting.tokenize,
-            dump=dump,
+            dump=None if dump is None else lambda line: _write_line(dump, line),
             max_turns=options.max_turns,
             seed=options.seed,
         )
@@ -138,7 +132,11 @@ async def measure(options: Options, settings: Settings) -> dict[str, Any]:
     return report.with_about(data=str(options.data), peer=PEER).as_json()
 
 
-def _writable(file: Path, option: str) -> Any:
+def _write_line(file: TextIO, line: Mapping[str, Any]) -> None:
+    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _writable(file: Path, option: str) -> TextIO:
     try:
         return file.open("w", encoding="utf-8")
     except OSError as error:

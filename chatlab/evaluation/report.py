@@ -118,7 +118,7 @@ def table(result: Mapping[str, Any], peer: str) -> str:
                     strategy,
                     budget,
                     str(cell["n"]),
-                    str(cell["refused"] + cell["replayed_refused"]),
+                    str(cell["refused"]),
                     str(cell["over_limit_prompts"]),
                     str(cell["token_count_error"]),
                     _shown(cell["intervals"]["answer_word_coverage"]),
@@ -138,7 +138,7 @@ def table(result: Mapping[str, Any], peer: str) -> str:
             [strategy, budget, *_section(cell[name])]
             for strategy, by_budget in result["strategies"].items()
             for budget, cell in by_budget.items()
-            if cell.get(name)
+            if cell.get(name) and _section(cell[name])
         ]
         if found:
             lines += ["", title, *_aligned(found)]
