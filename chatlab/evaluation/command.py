@@ -91,8 +91,13 @@ def run(given: argparse.Namespace, settings: Settings) -> None:
             file.write(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
 
 
-async def measure(options: Options, settings: Settings) -> dict[str, Any]:
+async def measure(options: Options, settings: Settings, recall: Any = None) -> dict[str, Any]:
     """The result in the documented shape.
+
+    Args:
+        options: What and how.
+        settings: Whose model counts, and scores.
+        recall: The search over a chat's turns, for strategies that need it.
 
     Raises:
         ConfigError: The data or the model cannot be used.
@@ -118,6 +123,7 @@ async def measure(options: Options, settings: Settings) -> dict[str, Any]:
             builder,
             options.strategies,
             options.budgets,
+            recall=recall,
             tokenize=counting.tokenize,
             dump=None if dump is None else lambda line: _write_line(dump, line),
             max_turns=options.max_turns,

@@ -83,7 +83,8 @@ class ChatMemory:
             cold = longest(tokens, self._cold)
             warmed = max(cold, longest(tokens, self._warmed))
             before = rendered.rfind(messages[-1]["content"].strip())
-            reusable = common_prefix(tokens, self._tokens(rendered[:before])) if before > 0 else 0
+            # A template that changes the message's words gives no place: then all of the prompt counts.
+            reusable = len(tokens) if before < 0 else common_prefix(tokens, self._tokens(rendered[:before]))
             measured = Reuse(len(tokens), reusable, cold, warmed)
         self._cold.append(self._tokens(rendered + answer))
         after: list[Message] = [
