@@ -2,6 +2,7 @@
 
     server half   admission -> load the chat -> build the prompt -> store the user's message -> job      `begin`
     worker half   engine stream -> partial text stored as it grows -> the end stored -> events           `_answer`
+    afterwards    the next prompt's beginning computed, the turn made findable for when it is evicted    `_prepare_next`
 
 The turn belongs to the server: whoever asked may leave, come back, or watch from elsewhere. What is not the caller's
 is `NotFound`. Names no implementation of store, jobs, history or engine.
@@ -17,8 +18,8 @@ import structlog
 
 from chatlab.clock import Clock
 from chatlab.engines.base import Engine, GenerationRequest, Piece
-from chatlab.errors import ChatlabError, FieldError, InvalidInput, NotFound
-from chatlab.history import Prompt, PromptBuilder, PromptInput, stored_messages
+from chatlab.errors import ChatlabError, FieldError, InvalidInput, ModelUnavailable, NotFound, VectorsUnavailable
+from chatlab.history import Prompt, PromptBuilder, PromptInput, Recall, stored_messages
 from chatlab.jobs import Job, Jobs
 from chatlab.library import UNDO_SECONDS, ChatLibrary
 from chatlab.messages import (
@@ -86,6 +87,8 @@ class _Plan:
     """What the server half hands to the worker half."""
 
     turn: Turn
+    given: PromptInput
+    choice: HistoryChoice
     prompt: Prompt
     params: SamplingParams
     entitle: str | None
@@ -99,6 +102,7 @@ class ChatService(ChatLibrary):
         store: Open.
         jobs: Of this process.
         engine: Loaded.
+        recall: Finds evicted turns.
         metrics: Told of every turn that ended, and of faults.
         clock: Later than everything stored.
         new_id: Unique ids.
@@ -111,15 +115,19 @@ class ChatService(ChatLibrary):
         store: Store,
         jobs: Jobs,
         engine: Engine,
+        recall: Recall,
         metrics: Metrics,
         clock: Clock,
         new_id: Callable[[], str],
         max_message_chars: int,
         undo_seconds: float = UNDO_SECONDS,
     ) -> None:
-        super().__init__(store, jobs, metrics, clock, new_id, undo_seconds)
+        super().__init__(store, jobs, metrics, clock, new_id, undo_seconds, self._forget_turns)
         self._engine = engine
-        self._prompts = PromptBuilder(engine)
+        self._recall = recall
+        self._prompts = PromptBuilder(engine, recall)
+        self._preparing: dict[str, asyncio.Task[None]] = {}  # by chat
+        self._swept = False
         self._partials = PartialTexts(store, metrics)
         self._titles = TitleWriter(engine, jobs, metrics)
         self._max_message_chars = max_message_chars
@@ -160,10 +168,12 @@ class ChatService(ChatLibrary):
 
             # 3. The prompt, within the budget.
             params = request.params.over(known.chat.params)
-            given = PromptInput(known.chat.system_prompt, path, request.user_message, job.turn_id)
+            given = PromptInput(known.chat.system_prompt, path, request.user_message, job.turn_id, chat_id)
             choice = request.history or known.chat.history
-            aside = _is_long(given) or self._engine.facts.counting == "remote"
-            prompt = await _build(lambda: self._prompts.build(given, choice, params), aside)
+            prompt = await self._prompts.build(given, choice, params)
+            if fault := prompt.provenance.fault:
+                self._metrics.fault("recall")
+                log.warning("evicted turns could not be searched", turn_id=job.turn_id, reason=fault)
 
             # 4. The job starts while the message is being stored; nobody hears of the turn before that is done.
             position = max(0, self._jobs.n_live - self._engine.facts.slots)
@@ -188,7 +198,7 @@ class ChatService(ChatLibrary):
         except BaseException:
             self._jobs.release(job)
             raise
-        plan = _Plan(turn, prompt, params, request.entitle, started_at)
+        plan = _Plan(turn, given, choice, prompt, params, request.entitle, started_at)
         self._jobs.start(job, lambda job: self._answer(job, plan, stored))
         try:
             await asyncio.shield(stored)
@@ -238,6 +248,8 @@ class ChatService(ChatLibrary):
         self._metrics.turn_ended(turn)
         if turn.status == "done" and (entitle := plan.entitle) is not None:
             self._titles.begin(turn, lambda title: self.replace_title(turn.user_id, turn.chat_id, entitle, title))
+        if turn.assistant_message:
+            self._begin_preparing(turn, plan)
         job.log.append(DoneEvent(turn) if problem is None else ErrorEvent(turn, problem))
 
     async def _generate(self, job: Job, plan: _Plan, progress: Progress) -> None:
@@ -248,6 +260,44 @@ class ChatService(ChatLibrary):
                 progress.take(chunk)
                 if isinstance(chunk, Piece) and chunk.text:
                     job.log.append(DeltaEvent(chunk.text))
+
+    # A turn: what comes after it
+
+    def _begin_preparing(self, turn: Turn, plan: _Plan) -> None:
+        """Prepare the next turn of the chat, unless that is still being done for the one before."""
+        if turn.chat_id not in self._preparing:
+            task = self._jobs.aside(self._prepare_next(turn, plan), f"prepare {turn.chat_id}")
+            self._preparing[turn.chat_id] = task
+            task.add_done_callback(lambda _: self._preparing.pop(turn.chat_id, None))
+
+    async def _prepare_next(self, turn: Turn, plan: _Plan) -> None:
+        """Have the next prompt's beginning computed while nobody waits, and make this turn findable."""
+        path = (*plan.given.path, turn)
+        try:
+            begins = await self._prompts.upcoming(replace(plan.given, path=path), plan.choice, plan.params)
+            self._engine.warm(GenerationRequest(begins, plan.params, turn.user_id))
+        except InvalidInput:  # the next question will be told
+            pass
+        try:
+            if not self._swept:
+                self._swept = True
+                await self._recall.sweep(await self._store.chat_ids())
+            if plan.choice.strategy == "hybrid":
+                await self._recall.index(turn.chat_id, path)
+        except (VectorsUnavailable, ModelUnavailable) as error:
+            self._metrics.fault("recall")
+            log.warning("turns could not be made findable", chat_id=turn.chat_id, reason=str(error))
+
+    async def _forget_turns(self, chat_id: str) -> None:
+        """Delete what is kept for finding a chat's turns; what cannot be is deleted after the next start."""
+        if (task := self._preparing.get(chat_id)) is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        try:
+            await self._recall.forget(chat_id)
+        except VectorsUnavailable as error:
+            self._metrics.fault("recall")
+            log.warning("a deleted chat's vectors are still there", chat_id=chat_id, reason=str(error))
 
     # Turns, afterwards
 
@@ -312,6 +362,12 @@ class ChatService(ChatLibrary):
         turn = await self.turn_of_chat(user_id, chat_id, turn_id)
         await self._store.rate(turn, rating, reason, self._clock())
 
+    async def pin(self, user_id: str, chat_id: str, turn_id: str, pinned: bool) -> Turn:
+        """Keep a turn in the prompt of every later one, or no longer."""
+        turn = await self.turn_of_chat(user_id, chat_id, turn_id)
+        await self._store.pin_turn(turn, pinned)
+        return replace(turn, pinned=pinned)
+
     def _as_of_now(self, turn: Turn) -> Turn:
         """A running turn with its text so far, which the store only follows."""
         if not turn.live or (job := self._jobs.find(turn.user_id, turn.turn_id)) is None:
@@ -352,17 +408,3 @@ async def _replay(turn: Turn, after: int) -> AsyncGenerator[list[Event]]:
         DoneEvent(turn) if turn.error is None else ErrorEvent(turn, turn.error),
     ]
     yield [Event(event_id, body) for event_id, body in enumerate(bodies, after + 1)]
-
-
-LONG_CHARS = 4_000  # above this, tokenising is worth a thread
-
-
-def _is_long(given: PromptInput) -> bool:
-    n_chars = len(given.question) + len(given.system_prompt or "")
-    n_chars += sum(len(turn.user_message) + len(turn.assistant_message or "") for turn in given.path)
-    return n_chars >= LONG_CHARS
-
-
-async def _build(build: Callable[[], Prompt], aside: bool) -> Prompt:
-    """Build a prompt, `aside` in a thread, so that other streams keep moving."""
-    return await asyncio.to_thread(build) if aside else build()

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from chatlab.clock import Clock
 from chatlab.engines.base import Chunk, Engine, GenerationRequest, answer_limit, check_room
 from chatlab.errors import EngineError, FieldError, InvalidInput
-from chatlab.history import PromptBuilder, PromptInput
-from chatlab.history.prompt import make_inert
+from chatlab.history import PromptBuilder, PromptInput, Recall
+from chatlab.history.inert import make_inert
 from chatlab.jobs import Jobs
 from chatlab.messages import HistoryChoice, Message, PromptProvenance, SamplingParams, Turn
 
@@ -31,10 +31,10 @@ class Prepared:
 class CompletionService:
     """Stateless completions on the same engine and within the same limits as chats."""
 
-    def __init__(self, jobs: Jobs, engine: Engine, clock: Clock) -> None:
+    def __init__(self, jobs: Jobs, engine: Engine, recall: Recall, clock: Clock) -> None:
         self._jobs = jobs
         self._engine = engine
-        self._prompts = PromptBuilder(engine)
+        self._prompts = PromptBuilder(engine, recall)
         self._clock = clock
 
     async def prepare(
@@ -44,12 +44,16 @@ class CompletionService:
         params: SamplingParams,
         history: HistoryChoice | None = None,
     ) -> Prepared:
-        """Check that a request can be answered, in a thread: tokenising takes time.
+        """Check that a request can be answered. What a strategy recalls of its messages is found by words alone.
 
         Raises:
             InvalidInput: The messages do not form a conversation (with `history`), or do not fit (`PromptTooLong`).
         """
-        return await asyncio.to_thread(self._prepare, user_id, messages, params, history)
+        if history is None:
+            return await asyncio.to_thread(self._as_sent, user_id, messages, params)
+        prompt = await self._prompts.build(self._as_conversation(user_id, messages), history, params)
+        provenance = prompt.provenance
+        return Prepared(GenerationRequest(prompt.messages, params, user_id), provenance, provenance.prompt_tokens)
 
     async def stream(self, prepared: Prepared) -> AsyncGenerator[Chunk]:
         """The answer; closing the generator cancels.
@@ -78,19 +82,13 @@ class CompletionService:
         finally:
             self._jobs.free_slot()
 
-    def _prepare(
-        self, user_id: str, messages: Sequence[Message], params: SamplingParams, history: HistoryChoice | None
-    ) -> Prepared:
+    def _as_sent(self, user_id: str, messages: Sequence[Message], params: SamplingParams) -> Prepared:
+        """The messages as they came; tokenising takes time."""
         facts = self._engine.facts
-        provenance = None
-        if history is None:
-            sent = tuple(Message(role=m["role"], content=make_inert(m["content"], facts)) for m in messages)
-            prompt_tokens = self._engine.count(sent)
-            check_room(facts, prompt_tokens, answer_limit(facts, params))
-        else:
-            prompt = self._prompts.build(self._as_conversation(user_id, messages), history, params)
-            sent, provenance, prompt_tokens = prompt.messages, prompt.provenance, prompt.provenance.prompt_tokens
-        return Prepared(GenerationRequest(sent, params, user_id), provenance, prompt_tokens)
+        sent = tuple(Message(role=m["role"], content=make_inert(m["content"], facts)) for m in messages)
+        prompt_tokens = self._engine.count(sent)
+        check_room(facts, prompt_tokens, answer_limit(facts, params))
+        return Prepared(GenerationRequest(sent, params, user_id), None, prompt_tokens)
 
     def _as_conversation(self, user_id: str, messages: Sequence[Message]) -> PromptInput:
         """Messages as turns, named by the index of their user message."""

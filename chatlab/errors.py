@@ -7,6 +7,7 @@
     ├── ChatBusy           the chat is answering another message (409)
     ├── QueueFull          too many answers are waiting (429)
     ├── EngineError        the engine failed while answering (502)
+    ├── VectorsUnavailable the vector store does not answer; a turn does without
     └── ConfigError        a setting is wrong; raised at start, naming the variable
         ├── ModelUnavailable
         └── DataDirHeld    the data dir is open already
@@ -76,6 +77,10 @@ class QueueFull(ChatlabError):
 
 class EngineError(ChatlabError):
     """The engine could not answer."""
+
+
+class VectorsUnavailable(ChatlabError):
+    """The vector store cannot be read or written; the message says why."""
 
 
 class ConfigError(ChatlabError):

@@ -4,7 +4,7 @@ Knows no prompts and no engine. A chat changes only while nothing answers in it,
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -23,6 +23,10 @@ MAX_NAME_CHARS = 60
 log = structlog.get_logger(__name__)
 
 
+async def _nothing(chat_id: str) -> None:
+    """Keep nothing, forget nothing."""
+
+
 class ChatLibrary:
     """What a user does with chats beside talking. Belongs to one event loop.
 
@@ -33,6 +37,7 @@ class ChatLibrary:
         clock: Later than everything stored.
         new_id: Unique ids.
         undo_seconds: From discarding a chat to its end.
+        forget: Deletes what other places than the store keep of a chat.
     """
 
     def __init__(
@@ -43,6 +48,7 @@ class ChatLibrary:
         clock: Clock,
         new_id: Callable[[], str],
         undo_seconds: float = UNDO_SECONDS,
+        forget: Callable[[str], Awaitable[None]] = _nothing,
     ) -> None:
         self._store = store
         self._jobs = jobs
@@ -50,6 +56,7 @@ class ChatLibrary:
         self._clock = clock
         self._new_id = new_id
         self._undo_seconds = undo_seconds
+        self._forget = forget
         self._changing = asyncio.Lock()  # guards the settings of every chat, its restoring and purging, and presets
         self._purges: dict[str, asyncio.Task[None]] = {}  # by chat
 
@@ -114,6 +121,7 @@ class ChatLibrary:
         """Delete a chat and all that belongs to it; an answer under way is stopped first."""
         async with self._emptied(user_id, chat_id):
             await self._store.delete_chat(chat_id)
+            await self._forget(chat_id)
 
     async def discard_chat(self, user_id: str, chat_id: str) -> None:
         """Delete a chat, `restore_chat` can undo it for a while; to everything else it is gone at once."""
@@ -153,6 +161,7 @@ class ChatLibrary:
         async with self._changing:  # restoring comes before this or after it
             try:
                 await self._store.delete_chat(chat_id)
+                await self._forget(chat_id)
             except Exception:
                 self._metrics.fault("purge")
                 log.warning("a discarded chat was not deleted", chat_id=chat_id, exc_info=True)

@@ -12,7 +12,7 @@ from typing import Literal, TypedDict
 from chatlab.errors import FieldError, InvalidInput
 
 Role = Literal["system", "user", "assistant"]
-StrategyName = Literal["direct", "truncate"]
+StrategyName = Literal["direct", "truncate", "hybrid"]
 CacheScope = Literal["off", "user", "global"]
 TurnStatus = Literal["queued", "running", "done", "stopped", "failed"]
 Source = Literal["model", "cache"]
@@ -139,13 +139,19 @@ class PromptPart:
 
 @dataclass(frozen=True, slots=True)
 class PromptProvenance:
-    """How the prompt was put together and what it left out."""
+    """How the prompt was put together and what it left out.
+
+    Attributes:
+        dropped_turn_ids: Past turns of which nothing is in the prompt.
+        fault: Why the strategy is not the one that was asked for; None if it is.
+    """
 
     strategy: StrategyName
     budget_tokens: int
     prompt_tokens: int
     parts: tuple[PromptPart, ...]
     dropped_turn_ids: tuple[str, ...] = ()
+    fault: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,8 +248,17 @@ class ChatSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PassageRef:
+    """A passage of a turn: the `part`-th, from 0, of the message with this role."""
+
+    turn_id: str
+    role: Role
+    part: int
+
+
+@dataclass(frozen=True, slots=True)
 class StoredMessage:
-    """A prompt message by reference: `text` None means the named turn's own words, made inert for the model."""
+    """A prompt message by reference: the text, then the named turn's own words, made inert for the model."""
 
     role: Role
     turn_id: str | None = None
@@ -256,8 +271,9 @@ class Turn:
 
     `parent_turn_id` None is a root: turns form a tree, and the path from a root to a turn is one branch.
     `assistant_message` holds the partial text while the turn runs and after it was stopped or failed.
-    `prompt` is the recipe of what the model saw, empty until it was built, and in the turns of a conversation: recipes
-    grow with the square of a chat's length, so they are read one at a time.
+    `pinned` turns stay in the prompt of every later turn. `prompt` is the recipe of what the model saw, empty until it
+    was built, and in the turns of a conversation: recipes grow with the square of a chat's length, so they are read one
+    at a time.
     """
 
     turn_id: str
@@ -275,6 +291,7 @@ class Turn:
     provenance: Provenance = field(default_factory=Provenance)
     prompt: tuple[StoredMessage, ...] = ()
     feedback: Feedback | None = None
+    pinned: bool = False
 
     @property
     def live(self) -> bool:

@@ -13,7 +13,7 @@ import structlog
 
 from chatlab.engines.base import Engine, Finished, GenerationRequest, Piece
 from chatlab.errors import ChatlabError
-from chatlab.history.prompt import make_inert
+from chatlab.history.inert import make_inert
 from chatlab.jobs import Jobs
 from chatlab.messages import FinishReason, Message, SamplingParams, Turn
 from chatlab.telemetry import Metrics

@@ -16,11 +16,13 @@ from chatlab.completions import CompletionService
 from chatlab.embedding import Embedder
 from chatlab.engines.base import Engine
 from chatlab.errors import ConfigError
+from chatlab.history import Recall
 from chatlab.jobs import Jobs
 from chatlab.problems import INTERRUPTED
 from chatlab.settings import Settings, import_spaces
 from chatlab.store import Store
 from chatlab.telemetry import Metrics
+from chatlab.vectors import Vectors
 
 SECRET_FILE = "secret"
 
@@ -36,6 +38,7 @@ class Parts:
     jobs: Jobs
     engine: Engine
     embedder: Embedder
+    recall: Recall
     metrics: Metrics
     chats: ChatService
     completions: CompletionService
@@ -63,6 +66,7 @@ def wire(settings: Settings, engine: Engine | None = None) -> Generator[Parts]:
             log.info("discarded chats were deleted", chats=discarded)
         engine = engine or make_engine(settings)
         embedder = Embedder(settings.embedder)
+        vectors = Vectors(settings.vectors_uri or str(settings.data_dir / "vectors"), embedder.name)
         try:
             metrics = Metrics()
             jobs = Jobs(settings.queue_limit)
@@ -72,21 +76,24 @@ def wire(settings: Settings, engine: Engine | None = None) -> Generator[Parts]:
             metrics.watch(telemetry.KV_BYTES, lambda: engine.load.kv_bytes)
             metrics.watch(telemetry.KV_LIMIT_BYTES, lambda: engine.load.kv_limit_bytes)
             metrics.watch(telemetry.PREEMPTED, lambda: engine.load.preempted)
+            recall = Recall(embedder, vectors)
             yield Parts(
                 settings=settings,
                 store=store,
                 jobs=jobs,
                 engine=engine,
                 embedder=embedder,
+                recall=recall,
                 metrics=metrics,
                 chats=ChatService(
-                    store, jobs, engine, metrics, clock, lambda: uuid.uuid4().hex, settings.max_message_chars
+                    store, jobs, engine, recall, metrics, clock, lambda: uuid.uuid4().hex, settings.max_message_chars
                 ),
-                completions=CompletionService(jobs, engine, clock),
+                completions=CompletionService(jobs, engine, recall, clock),
                 secret_key=settings.secret_key or _kept_secret(settings.data_dir),
             )
             metrics.close()
         finally:
+            vectors.close()
             embedder.close()
             engine.close()
 

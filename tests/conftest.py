@@ -20,12 +20,15 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from chatlab.api import install
+from chatlab.embedding import Embedder
 from chatlab.engines.base import Chunk, Engine, EngineLoad, Finished, GenerationRequest, ModelFacts, Piece, Started
 from chatlab.engines.models import BUNDLED_NAME, ModelSource, bundled_gguf, convert_bundled
 from chatlab.errors import EngineError
+from chatlab.history import Recall
 from chatlab.messages import Message
 from chatlab.settings import Settings, quieten_libraries
 from chatlab.store import Store
+from chatlab.vectors import Vectors
 from chatlab.wiring import Parts, wire
 from tests.gpu_process import here, in_process
 from tests.scripted_server import ScriptedServer, scripted_server
@@ -161,6 +164,21 @@ def scripted() -> Iterator[ScriptedServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def embedder() -> Iterator[Embedder]:
+    embedder = Embedder()
+    yield embedder
+    embedder.close()
+
+
+@pytest.fixture
+def recall(embedder: Embedder, tmp_path: Path) -> Iterator[Recall]:
+    """Over vectors of its own."""
+    vectors = Vectors(str(tmp_path / "vectors"), embedder.name)
+    yield Recall(embedder, vectors)
+    vectors.close()
+
+
 @dataclass
 class ScriptedEngine:
     """Says a text piece by piece, waits or fails where the script says so."""
@@ -169,7 +187,9 @@ class ScriptedEngine:
     pause: Callable[[], Any] | None = None
     context_tokens: int = 1_000
     seen: list[GenerationRequest] = field(default_factory=list[GenerationRequest])
+    warmed: list[GenerationRequest] = field(default_factory=list[GenerationRequest])
     n_open: int = 0
+    warmed: list[GenerationRequest] = field(default_factory=list[GenerationRequest])
 
     @property
     def facts(self) -> ModelFacts:
@@ -203,6 +223,9 @@ class ScriptedEngine:
             yield Finished("stop")
         finally:
             self.n_open -= 1
+
+    def warm(self, request: GenerationRequest) -> None:
+        self.warmed.append(request)
 
     def close(self) -> None:
         pass

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
@@ -20,7 +21,7 @@ from chatlab.engines.echo import TOKEN, EchoEngine
 from chatlab.engines.fair_queue import FairQueue
 from chatlab.engines.models import ModelSource
 from chatlab.engines.text import StopStrings
-from chatlab.engines.transformers import TransformersEngine
+from chatlab.engines.transformers import MAX_WARMS, TransformersEngine
 from chatlab.errors import EngineError, PromptTooLong
 from chatlab.messages import Message, SamplingParams
 
@@ -113,6 +114,12 @@ class TestContract:
             *(take(engine, GenerationRequest(p, SHORT, f"user{i}")) for i, p in enumerate(prompts))
         )
         assert [text(t[1]) for t in together] == [text(t[1]) for t in alone]
+
+    async def test_warming_is_not_seen(self, engine: Engine) -> None:
+        engine.warm(GenerationRequest([*QUESTION, {"role": "assistant", "content": "2, 4"}], GREEDY, "dan"))
+        assert engine.load.running == engine.load.waiting == 0
+        assert (await take(engine, GenerationRequest(QUESTION, SHORT, "not dan")))[0].reused_prefix_tokens == 0
+        assert engine.alive
 
     def test_count_is_that_of_the_rendered_prompt(self, engine: Engine) -> None:
         longer: list[Message] = [
@@ -379,3 +386,165 @@ class TestUnderLoad:
         with pytest.raises(EngineError, match="CHATLAB_KV_CACHE_MB"):
             await take(engine, asked(0, 4))
         assert engine.load.running == 0
+
+
+def so_far(user_id: str = "ann", n_words: int = 5) -> GenerationRequest:
+    """A conversation that waits for its next question."""
+    answer = " ".join(f"answer {i}" for i in range(n_words))
+    return GenerationRequest([*QUESTION, {"role": "assistant", "content": answer}], SHORT, user_id)
+
+
+def next_turn(request: GenerationRequest, user_id: str = "ann") -> GenerationRequest:
+    return GenerationRequest([*request.messages, {"role": "user", "content": "And the odd ones?"}], GREEDY, user_id)
+
+
+class Gate:
+    """Holds up the first step of an engine's model; what each step computes: its sequences' tokens."""
+
+    def __init__(self, engine: TransformersEngine, held: bool = True) -> None:
+        runner: Any = engine._scheduler._runner
+        self.steps: list[list[list[int]]] = []
+        self.reached, self.opened = threading.Event(), threading.Event()
+        self._step, runner.step = runner.step, self
+        if not held:
+            self.opened.set()
+
+    def __call__(self, feeds: Any) -> torch.Tensor:
+        self.steps.append([[*feed.token_ids] for feed in feeds])
+        self.reached.set()
+        assert self.opened.wait(30)
+        return self._step(feeds)
+
+
+async def idle(engine: TransformersEngine) -> None:
+    """Wait until the engine has warmed everything and sleeps."""
+    asleep, wait = threading.Event(), engine._wake.wait
+
+    def watched(timeout: float | None = None) -> bool:
+        asleep.set()
+        return wait(timeout)
+
+    engine._wake.wait = watched  # type: ignore[method-assign]
+    with engine._wake:
+        engine._wake.notify_all()
+    assert await asyncio.to_thread(asleep.wait, 30)
+    engine._wake.wait = wait  # type: ignore[method-assign]
+
+
+class TestWarming:
+    async def test_the_next_turn_begins_where_the_warming_ended(self, transformers_engine: TransformersEngine) -> None:
+        request = so_far()
+        transformers_engine.warm(replace(request, user_id="warm"))
+        await idle(transformers_engine)
+        n_known = len(transformers_engine._template.prefix_ids(request.messages))
+        warm, pieces, _ = await take(transformers_engine, next_turn(request, "warm"))
+        assert warm.reused_prefix_tokens == n_known
+        cold, without, _ = await take(transformers_engine, next_turn(request, "cold"))
+        assert cold.reused_prefix_tokens == 0, "a prefix must never cross users"
+        assert text(pieces)[:20] == text(without)[:20]
+
+    async def test_a_request_is_in_the_step_after_it_came(self, start_small: Callable[..., TransformersEngine]) -> None:
+        engine = start_small()
+        gate = Gate(engine)
+        engine.warm(so_far(n_words=1_500))
+        await asyncio.to_thread(gate.reached.wait, 30)
+        assert engine.load.running == 0
+        asked_for = asyncio.create_task(take(engine, asked(1, 3)))
+        while engine.load.waiting == 0:
+            await asyncio.sleep(0.001)
+        gate.opened.set()
+        started, pieces, _ = await asked_for
+        await idle(engine)
+        prompt_ids = engine._template.encode(engine.render(asked(1, 3).messages))
+        assert len(prompt_ids) == started.prompt_tokens
+        assert gate.steps[1] == [prompt_ids]
+        assert [len(step) for step in gate.steps[:4]] == [1] * 4
+        assert [len(step[0]) for step in gate.steps[2:4]] == [1, 1], "its other tokens"
+        assert len(pieces) == 3
+        started, _, _ = await take(engine, next_turn(so_far(n_words=1_500)))
+        assert started.reused_prefix_tokens == len(engine._template.prefix_ids(so_far(n_words=1_500).messages))
+
+    async def test_one_a_user_and_so_many_in_all(self, start_small: Callable[..., TransformersEngine]) -> None:
+        engine = start_small()
+        gate = Gate(engine)
+        engine.warm(so_far("first"))
+        await asyncio.to_thread(gate.reached.wait, 30)
+        for i in range(MAX_WARMS + 10):
+            engine.warm(so_far(f"user{i}", 3))
+            engine.warm(so_far(f"user{i}", 4))
+        engine.warm(so_far("first", 6))
+        assert len(engine._warms) == MAX_WARMS
+        gate.opened.set()
+        await idle(engine)
+        assert not engine._warms
+        for user, n_words, known in (("user72", 4, True), ("first", 6, True), ("user5", 4, False)):
+            started, _, _ = await take(engine, next_turn(so_far(user, n_words), user))
+            n_known = len(engine._template.prefix_ids(so_far(user, n_words).messages))
+            assert (started.reused_prefix_tokens == n_known) == known
+
+    async def test_what_fails_is_forgotten(
+        self, start_small: Callable[..., TransformersEngine], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        engine = start_small()
+        runner: Any = engine._scheduler._runner
+        with monkeypatch.context() as patched:
+            patched.setattr(runner, "step", lambda feeds: 1 / 0)  # type: ignore[reportUnknownLambdaType]
+            engine.warm(so_far())
+            await idle(engine)
+        with monkeypatch.context() as patched:
+            patched.setattr(engine._template, "prefix_ids", lambda messages: 1 / 0)  # type: ignore[reportUnknownLambdaType]
+            engine.warm(so_far())
+            await idle(engine)
+        assert engine.alive
+        assert engine.load.kv_bytes == 0
+        assert (await take(engine, next_turn(so_far())))[0].reused_prefix_tokens == 0
+
+    async def test_what_exceeds_the_context_or_the_memory_is_forgotten(
+        self, start_small: Callable[..., TransformersEngine]
+    ) -> None:
+        for kv_cache_bytes, n_words in ((0, 10_000), (200_000, 100)):
+            engine = start_small(kv_cache_bytes=kv_cache_bytes)
+            gate = Gate(engine, held=False)
+            engine.warm(so_far(n_words=n_words))
+            await idle(engine)
+            assert gate.steps == []
+            assert engine.load.kv_bytes == 0
+            assert engine.alive
+
+    async def test_a_thousand_and_stops_between_leave_nothing(
+        self, start_small: Callable[..., TransformersEngine]
+    ) -> None:
+        engine = start_small(kv_cache_bytes=2_000_000)
+
+        async def left(i: int) -> None:
+            async with aclosing(engine.stream(asked(i % 30, 500))) as chunks:
+                async for chunk in chunks:
+                    if i % 3 == 0 or isinstance(chunk, Piece):
+                        return
+
+        memory: list[int] = []
+        for _ in range(4):
+            for i in range(250):
+                engine.warm(so_far(f"user{i % 30}", 1 + i % 90))
+                if i % 5 == 0:
+                    await left(i)
+            await settled(engine)
+            await idle(engine)
+            memory.append(psutil.Process().memory_info().rss)
+            assert engine.load.kv_bytes <= 2_000_000
+        assert (len(engine._scheduler), engine._scheduler._runner.n_bytes, len(engine._warms)) == (0, 0, 0)
+        assert memory[-1] - memory[1] < 50_000_000
+
+    async def test_closing_ends_it_with_the_step(self, start_small: Callable[..., TransformersEngine]) -> None:
+        engine = start_small()
+        gate = Gate(engine)
+        engine.warm(so_far(n_words=1_500))
+        engine.warm(so_far("bob"))
+        await asyncio.to_thread(gate.reached.wait, 30)
+        closing = asyncio.create_task(asyncio.to_thread(engine.close))
+        while not engine._closed:
+            await asyncio.sleep(0.001)
+        gate.opened.set()
+        await closing
+        assert len(gate.steps) == 1
+        assert not engine.alive

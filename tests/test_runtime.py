@@ -388,6 +388,183 @@ class TestMemory:
         assert runner.n_bytes == n_bytes
 
 
+def warmed(scheduler: Scheduler[Any], token_ids: Sequence[int], user_id: str = "ann") -> int:
+    """Compute a prompt's beginning while nothing is asked; in how many steps."""
+    scheduler.warm(user_id, token_ids)
+    for n_steps in range(10_000):
+        if scheduler.warming is None:
+            return n_steps
+        assert scheduler.step() == [], "nobody gets a token of it"
+    raise AssertionError("it does not end")
+
+
+class Watched:
+    """What each step of a runner computes: (start, tokens) of each sequence."""
+
+    def __init__(self, runner: Any) -> None:
+        self.steps: list[list[tuple[int, list[int]]]] = []
+        self._step = runner.step
+        self.fails = False
+        runner.step = self
+
+    def __call__(self, feeds: Sequence[Feed[Any]]) -> torch.Tensor:
+        self.steps.append([(feed.start, [*feed.token_ids]) for feed in feeds])
+        if self.fails:
+            raise RuntimeError("no")
+        return self._step(feeds)
+
+
+class TestWarming:
+    @pytest.fixture(params=["family", "any model"])
+    def runner(self, request: pytest.FixtureRequest, tiny: Any) -> Runner[Any]:
+        return LlamaRunner(tiny, keep=True) if request.param == "family" else ReferenceRunner(tiny)
+
+    def test_a_prompt_begins_where_it_ends_with_the_same_answer(self, runner: Runner[Any], tiny: Any) -> None:
+        scheduler = Scheduler(runner, max_bytes=2**30, max_prompt_tokens=32)
+        beginning = prompt(100)
+        assert warmed(scheduler, beginning) > 1, "in parts"
+        goes_on = [*beginning, *prompt(20, seed=1)]
+        assert joined(scheduler, other := sequence(goes_on)) == len(beginning)
+        assert other.token_ids[len(goes_on) :] == expected(tiny, goes_on, 3)
+
+    def test_only_what_is_missing_is_computed(self, runner: Runner[Any]) -> None:
+        scheduler = Scheduler(runner, max_bytes=2**30)
+        first = sequence(prompt(50))
+        joined(scheduler, first)
+        watched = Watched(runner)
+        beginning = [*first.token_ids, *prompt(5, seed=1)]
+        warmed(scheduler, beginning)
+        assert watched.steps == [[(52, beginning[52:])]]
+        n_bytes = scheduler.n_bytes
+        for again in (beginning, beginning[:30]):
+            warmed(scheduler, again)
+        assert len(watched.steps) == 1
+        assert scheduler.n_bytes == n_bytes
+
+    def test_never_for_another_user(self, runner: Runner[Any]) -> None:
+        scheduler = Scheduler(runner, max_bytes=2**30)
+        warmed(scheduler, prompt(50), "ann")
+        assert joined(scheduler, sequence(prompt(60), "bob")) == 0
+
+    def test_who_joins_is_in_the_next_step_and_alone(self, runner: Runner[Any], tiny: Any) -> None:
+        scheduler = Scheduler(runner, max_bytes=2**30, max_prompt_tokens=32)
+        beginning, asked = prompt(300), prompt(20, seed=1)
+        scheduler.warm("ann", beginning)
+        for _ in range(3):
+            scheduler.step()
+        watched = Watched(runner)
+        scheduler.join(bob := sequence(asked, "bob"))
+        assert [type(outcome) for _, outcome in scheduler.step()] == [Joined, int]
+        for _ in range(2):
+            scheduler.step()
+        assert watched.steps[0] == [(0, asked)]
+        assert all(len(step) == 1 for step in watched.steps)
+        assert scheduler.warming == "ann"
+        scheduler.leave(bob)
+        assert bob.token_ids[20:] == expected(tiny, asked, 3)
+        scheduler.step()
+        ((start, _),) = watched.steps[-1]
+        assert start >= 48, "it goes on where it was"
+        while scheduler.warming:
+            scheduler.step()
+        assert joined(scheduler, sequence([*beginning, 1])) == 300
+
+    def test_who_continues_it_profits_from_what_is_done(self, runner: Runner[Any], tiny: Any) -> None:
+        scheduler = Scheduler(runner, max_bytes=2**30, max_prompt_tokens=16)
+        scheduler.warm("ann", prompt(300))
+        for _ in range(4):
+            scheduler.step()
+        goes_on = [*prompt(300), 1, 2]
+        assert joined(scheduler, ann := sequence(goes_on)) == 64
+        assert ann.token_ids[len(goes_on) :] == expected(tiny, goes_on, 3)
+        watched = Watched(runner)
+        scheduler.step()
+        assert scheduler.warming is None
+        assert watched.steps == [], "the request has done it all"
+
+    def test_the_limit_holds(self, runner: Runner[Any]) -> None:
+        joined(Scheduler(runner, max_bytes=2**30), sequence(prompt(2)))  # "any model" knows a token's size now
+        limit = (BLOCK_TOKENS + 700) * runner.bytes_per_token
+        scheduler = Scheduler(runner, max_bytes=limit, max_prompt_tokens=64)
+        for i in range(60):
+            scheduler.warm(f"user{i}", prompt(250, seed=i))
+            while scheduler.warming:
+                scheduler.step()
+                assert scheduler.n_bytes <= limit
+        assert joined(scheduler, sequence([*prompt(250, seed=59), 1], "user59")) == 250
+        assert joined(scheduler, sequence([*prompt(250, seed=0), 1], "user0")) == 0
+
+    def test_what_does_not_fit_is_forgotten_and_drops_nothing(self, tiny: Any) -> None:
+        runner = LlamaRunner(tiny, keep=True)
+        scheduler = Scheduler(runner, max_bytes=(BLOCK_TOKENS + 700) * runner.bytes_per_token)
+        joined(scheduler, sequence(prompt(50)))
+        warmed(scheduler, prompt(5_000))
+        assert runner.n_bytes == 0
+        assert joined(scheduler, sequence(prompt(50))) == 49
+
+    def test_a_machine_without_memory(self, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        runner = LlamaRunner(tiny, keep=True)
+        scheduler = Scheduler(runner, max_bytes=2**30)
+        joined(scheduler, sequence(prompt(50)))
+
+        def none(*shape: Any, **options: Any) -> torch.Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(torch, "zeros", none)
+            warmed(scheduler, prompt(300, seed=1))
+        assert joined(scheduler, sequence(prompt(50))) == 49
+
+    def test_a_failure_is_forgotten(self, runner: Runner[Any], tiny: Any) -> None:
+        scheduler = Scheduler(runner, max_bytes=2**30, max_prompt_tokens=16)
+        watched = Watched(runner)
+        scheduler.warm("ann", prompt(100))
+        scheduler.step()
+        watched.fails = True
+        scheduler.step()
+        assert scheduler.warming is None
+        assert scheduler.n_bytes == 0
+        watched.fails = False
+        assert joined(scheduler, ann := sequence(prompt(110))) == 0, "nothing of it is kept"
+        assert ann.token_ids[110:] == expected(tiny, prompt(110), 3)
+
+    def test_what_is_not_numbers_is_not_kept(self, tiny: Any) -> None:
+        runner = LlamaRunner(tiny, keep=True)
+        scheduler = Scheduler(runner, max_bytes=2**30)
+        step = runner.step
+        runner.step = lambda feeds: step(feeds) * torch.nan  # type: ignore[method-assign]
+        warmed(scheduler, prompt(50))
+        runner.step = step  # type: ignore[method-assign]
+        assert joined(scheduler, sequence(prompt(60))) == 0
+
+    def test_a_thousand_with_requests_between_leave_nothing(self, tiny: Any) -> None:
+        runner = LlamaRunner(tiny, keep=True)
+        scheduler = Scheduler(runner, max_bytes=LIMIT, max_prompt_tokens=32)
+        for i in range(1_000):
+            scheduler.warm(f"user{i % 7}", prompt(1 + 37 * i % 300, seed=i))
+            for _ in range(i % 4):
+                scheduler.step()
+            if i % 3 == 0:
+                scheduler.join(asked := sequence(prompt(9, seed=i), f"user{i % 5}"))
+                scheduler.step()
+                scheduler.leave(asked)
+            assert scheduler.n_bytes <= LIMIT
+        while scheduler.warming:
+            scheduler.step()
+        assert len(scheduler) == 0
+        assert runner.n_bytes == 0
+        assert scheduler.step() == []
+
+    def test_where_prefixes_cannot_be_cut(self) -> None:
+        model = random_model(OTHERS["mistral, sliding"])
+        scheduler = Scheduler(ReferenceRunner(model), max_bytes=2**30, max_prompt_tokens=16)
+        beginning = prompt(100)
+        warmed(scheduler, beginning)
+        goes_on = [*beginning, *prompt(20, seed=1)]
+        assert joined(scheduler, other := sequence(goes_on)) == len(beginning)
+        assert other.token_ids[len(goes_on) :] == expected(model, goes_on, 3)
+
+
 class TestFaults:
     def test_a_step_that_fails_is_due_to_one(self, tiny: Any) -> None:
         runner = LlamaRunner(tiny, keep=True)
@@ -514,6 +691,15 @@ class TestPace:
             pace.took(1, n_tokens, 0.015 + 0.001 * n_tokens)
         assert (n_tokens + 1) % 16 == 0
         assert 0.015 + 0.001 * n_tokens <= 4 * 0.015
+
+    def test_a_step_that_nobody_waits_for_is_short(self) -> None:
+        pace = Pace(max_tokens=512)
+        assert pace.idle_tokens() == 16, "nothing is measured"
+        pace.took(0, 100, 0.1)
+        assert pace.idle_tokens() == 96
+        for seconds, n_tokens in ((1e-6, 512), (1.0, 16)):
+            pace.token_s = seconds
+            assert pace.idle_tokens() == n_tokens
 
     def test_answers_alone_are_measured_again(self) -> None:
         pace = Pace(max_tokens=512)

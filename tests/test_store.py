@@ -241,7 +241,8 @@ async def test_data_of_the_first_schema_is_read(tmp_path: Path) -> None:
         names = [name for name in CHAT_COLUMNS if name != "archived"]
         values: dict[str, object] = dict(zip(CHAT_COLUMNS, chat_row(made), strict=True))
         connection.execute(*Statement("insert", "chats", tuple(names)).render([tuple(values[n] for n in names)]))
-        connection.execute(*Statement("insert", "turns", TURN_COLUMNS).render([turn_row(ended)]))
+        assert TURN_COLUMNS[-1] == "pinned"
+        connection.execute(*Statement("insert", "turns", TURN_COLUMNS[:-1]).render([turn_row(ended)[:-1]]))
         connection.execute("INSERT INTO feedback VALUES ('t1', 'c', 'u', TIMESTAMP '2026-01-01', -1, 'bad')")
     for _ in range(2):
         with Store(tmp_path) as store:

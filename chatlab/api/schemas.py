@@ -174,6 +174,12 @@ class NewTurn(Body):
     parent_turn_id: Text | None = None
 
 
+class TurnChange(Body):
+    """Body of `PATCH /chat/{chatID}/turns/{turnID}`: a pinned turn stays in the prompt of every later one."""
+
+    pinned: StrictBool
+
+
 class NewFeedback(Body):
     """Body of the feedback route."""
 
@@ -283,6 +289,7 @@ class PromptProvenanceBody(Answer):
     prompt_tokens: int
     parts: list[PromptPartBody]
     dropped_turn_ids: list[str]
+    fault: str | None
 
 
 class UsageBody(Answer):
@@ -340,6 +347,7 @@ class TurnBody(Answer):
     finish_reason: FinishReason | None
     provenance: ProvenanceBody
     feedback: FeedbackBody | None
+    pinned: bool
 
     @classmethod
     def of(cls, turn: Turn) -> Self:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Header, Response
 from chatlab.api.identity import Caller
 from chatlab.api.parameters import ID, problems
 from chatlab.api.problems import problem_response, route_class
-from chatlab.api.schemas import NewFeedback, NewTurn, PromptBody, TurnBody
+from chatlab.api.schemas import NewFeedback, NewTurn, PromptBody, TurnBody, TurnChange
 from chatlab.api.sse import encode, stream_response
 from chatlab.chat import NEWEST, ChatService, TurnRequest
 from chatlab.messages import CacheChoice, Chat, SamplingParams
@@ -74,6 +74,11 @@ def turns_router(chats: ChatService, settings: Settings) -> APIRouter:
         """What the model saw."""
         seen = await chats.prompt(user_id, chatID, turnID)
         return PromptBody.of(seen.messages, seen.rendered, seen.prompt_tokens)
+
+    @router.patch("/chat/{chatID}/turns/{turnID}", responses=problems(404, 413, 422))
+    async def change_turn(user_id: Caller, chatID: ID, turnID: ID, body: TurnChange) -> TurnBody:
+        """Pin a turn, or no longer: a pinned one stays in the prompt of every later one."""
+        return TurnBody.of(await chats.pin(user_id, chatID, turnID, body.pinned))
 
     @router.post("/chat/{chatID}/turns/{turnID}/feedback", status_code=204, responses=problems(404, 413, 422))
     async def rate_turn(user_id: Caller, chatID: ID, turnID: ID, body: NewFeedback) -> None:

@@ -146,6 +146,17 @@ class Engine(Protocol):
         """
         ...
 
+    def warm(self, request: GenerationRequest) -> None:
+        """Compute the beginning of a prompt that may come, when nothing else is to be done, and keep it.
+
+        It serves the user's next prompts, nobody else's. Returns at once; forgotten when anything fails, when there is
+        no room, or when the user's next warm comes. Takes no slot and is no part of `load`, but for the memory.
+
+        Args:
+            request: A conversation so far, which ends with an answer: the next question is not known yet.
+        """
+        ...
+
     def close(self) -> None:
         """Stop what is running and free the model; idempotent."""
         ...

@@ -98,5 +98,8 @@ class EchoEngine:
         finally:
             self._running -= 1
 
+    def warm(self, request: GenerationRequest) -> None:
+        """Nothing: there are no keys and values, and the first token comes at once."""
+
     def close(self) -> None:
         """Nothing to free."""

@@ -188,6 +188,9 @@ class OpenAICompatibleEngine:
             with suppress(EngineError):
                 self._call(self._leave, job)
 
+    def warm(self, request: GenerationRequest) -> None:
+        """Nothing: the memory is the server's, and so is knowing when it is idle; a request would be in others' way."""
+
     def close(self) -> None:
         """Break off what is under way and close the connections."""
         if not self._closed:

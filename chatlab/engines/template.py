@@ -3,6 +3,7 @@
 Needs the tokenizer, not the weights. Knows nothing of sampling or of where the model runs.
 """
 
+import os.path
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from jinja2 import TemplateError
 
 from chatlab.errors import ConfigError, FieldError, InvalidInput
 from chatlab.messages import Message
+
+PROBES = ("Why?", "how?")  # questions that no token begins alike
 
 
 class ChatTemplate:
@@ -52,6 +55,18 @@ class ChatTemplate:
     def count(self, messages: Sequence[Message]) -> int:
         """Tokens of the rendered prompt."""
         return len(self.encode(self.render(messages)))
+
+    def prefix_ids(self, messages: Sequence[Message]) -> list[int]:
+        """The tokens that a prompt of these messages and a question begins with, whatever the question.
+
+        What two questions have in common: a template may write answers differently before another question, and the
+        last token before a question may be one with the question's beginning.
+
+        Raises:
+            InvalidInput: The template does not take this list with a question after it.
+        """
+        prompts = [self.render([*messages, {"role": "user", "content": probe}]) for probe in PROBES]
+        return [*os.path.commonprefix([self.encode(prompt) for prompt in prompts])]
 
     def _render(self, messages: Sequence[Message]) -> str:
         text = self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)

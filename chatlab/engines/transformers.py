@@ -6,13 +6,15 @@ cores, each of them sleeps between two operations instead of waiting for a momen
 """
 
 import threading
+from collections import OrderedDict
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import structlog
 import torch
 
-from chatlab.engines.base import EngineLoad, Finished, Started
+from chatlab.engines.base import EngineLoad, Finished, GenerationRequest, Started
 from chatlab.engines.in_process import GenerationJob, InProcessEngine, Outbox
 from chatlab.engines.models import ModelSource
 from chatlab.engines.runtime.loading import Described, make_runner
@@ -21,7 +23,10 @@ from chatlab.engines.runtime.runner import Runner
 from chatlab.engines.runtime.sampling import Sampler
 from chatlab.engines.runtime.scheduler import Joined, Outcome, Scheduler, TokenSequence
 
+log = structlog.get_logger(__name__)
+
 SLOTS = 64
+MAX_WARMS = 64  # conversations whose next prompt's beginning is still to be computed
 PROMPT_TOKENS_CPU, PROMPT_TOKENS_GPU = 512, 2_048  # of prompts in one step; more make it no quicker
 
 
@@ -71,6 +76,7 @@ class TransformersEngine(InProcessEngine):
         at_once = PROMPT_TOKENS_CPU if device.type == "cpu" else PROMPT_TOKENS_GPU
         self._scheduler: Scheduler[Any] = Scheduler(runner, self._max_bytes, at_once)
         self._answers: dict[TokenSequence, GenerationJob] = {}  # the thread's own
+        self._warms: OrderedDict[str, GenerationRequest] = OrderedDict()  # by user, oldest first; guarded by _wake
         self._kv_bytes = 0
         ready.set()
 
@@ -84,14 +90,25 @@ class TransformersEngine(InProcessEngine):
             preempted=self._scheduler.n_preempted,
         )
 
+    def warm(self, request: GenerationRequest) -> None:
+        """See `Engine.warm`; where too many wait, the oldest is forgotten."""
+        with self._wake:
+            self._warms.pop(request.user_id, None)
+            self._warms[request.user_id] = request
+            if len(self._warms) > MAX_WARMS:
+                self._warms.popitem(last=False)
+            self._wake.notify()
+
     def _work(self) -> None:
-        """Step after step, while there is anything to answer; requests join and leave between them."""
+        """Step after step, while there is anything to answer or to warm; requests join and leave between them."""
         outbox = Outbox()
         while (joining := self._joining()) is not None:
             for job in joining:
                 sequence = TokenSequence(job.user_id, [*job.prompt_ids], Sampler(job.params, job.prompt_ids))
                 self._answers[sequence] = job
                 self._scheduler.join(sequence)
+            if not self._answers and self._begin_warming():
+                continue  # requests that came meanwhile go first
             for sequence, outcome in self._scheduler.step():
                 self._report(sequence, outcome, outbox)
             self._kv_bytes = self._scheduler.n_bytes
@@ -102,7 +119,7 @@ class TransformersEngine(InProcessEngine):
         for sequence in [sequence for sequence, job in self._answers.items() if job.cancelled]:
             self._leave(sequence)
         with self._wake:
-            while not self._queue and not self._running and not self._closed:
+            while not (self._queue or self._running or self._closed or self._warms) and self._scheduler.warming is None:
                 self._wake.wait()
             if self._closed:
                 return None
@@ -111,6 +128,28 @@ class TransformersEngine(InProcessEngine):
                 joining.append(self._queue.take())
                 self._running.add(joining[-1])
             return joining
+
+    def _begin_warming(self) -> bool:
+        """Render the next conversation to warm, if the last one is done or its user has a newer one; whether it was so.
+
+        Not rendered before: where much is asked, most are forgotten.
+        """
+        warming = self._scheduler.warming
+        with self._wake:
+            if warming is not None and warming in self._warms:
+                request = self._warms.pop(warming)
+            elif warming is None and self._warms:
+                _, request = self._warms.popitem(last=False)
+            else:
+                return False
+        try:
+            token_ids = self._template.prefix_ids(request.messages)
+        except Exception:
+            log.warning("a prompt's beginning could not be rendered ahead", exc_info=True)
+        else:
+            if len(token_ids) < self._facts.context_tokens:
+                self._scheduler.warm(request.user_id, token_ids)
+        return True
 
     def _report(self, sequence: TokenSequence, outcome: Outcome, outbox: Outbox) -> None:
         """Tell the reader what became of its sequence in a step, and end it when its text does."""

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 
-from chatlab.engines.base import Finished, Started
+from chatlab.engines.base import Finished, GenerationRequest, Started
 from chatlab.engines.in_process import GenerationJob, InProcessEngine, Outbox
 from chatlab.engines.models import ModelSource
 from chatlab.engines.runtime.loading import load
@@ -85,6 +85,9 @@ class ZeroGpuEngine(InProcessEngine):
         self._threads = [threading.Thread(target=self._run, name="generation", daemon=True) for _ in range(SLOTS)]
         for thread in self._threads:
             thread.start()
+
+    def warm(self, request: GenerationRequest) -> None:
+        """Nothing: no memory outlives a GPU call, and one would be from the visitor's quota."""
 
     def _work(self) -> None:
         """One answer after the other."""

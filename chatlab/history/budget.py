@@ -1,15 +1,79 @@
-"""How many tokens a prompt may have, and cutting one text down to what is left.
+"""How many tokens a prompt may have, what its messages take of them, and cutting one text down to what is left.
 
-Counts are those of the rendered chat template, so no margin for error is needed.
+Counts are those of the rendered chat template. What a message adds to a prompt is counted once and remembered; where a
+template makes it depend on what stands around it, the count of the whole prompt, which is always made, decides.
 """
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from chatlab.engines.base import ModelFacts, answer_limit
 from chatlab.errors import FieldError, PromptTooLong
-from chatlab.messages import SamplingParams
+from chatlab.messages import Message, SamplingParams
 
 MARKER = "\n\n[… cut: {n:,} characters …]\n\n"
+MAX_REMEMBERED = 200_000
+CHARS_PER_TOKEN = 3.0  # where counting a line asks another server; rather too few
+
+
+class Counter(Protocol):
+    """The part of an engine that history needs."""
+
+    @property
+    def facts(self) -> ModelFacts:
+        """The model and its limits."""
+        ...
+
+    def count(self, messages: Sequence[Message]) -> int:
+        """Exact tokens of the rendered prompt."""
+        ...
+
+
+class TokenCounts:
+    """What messages add to a prompt, each counted once. Safe to use from any thread."""
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+        self._known: OrderedDict[int, int] = OrderedDict()  # by the hash of the texts; the model never changes
+
+    def of_turn(self, question: str, answer: str, inert: Callable[[str], str]) -> int:
+        """Tokens of a turn in the history.
+
+        Args:
+            question: The user's message, as stored.
+            answer: The assistant's.
+            inert: Makes a text what the prompt carries.
+        """
+
+        def counted() -> int:
+            probe: Message = {"role": "user", "content": "?"}
+            turn: list[Message] = [
+                {"role": "user", "content": inert(question)},
+                {"role": "assistant", "content": inert(answer)},
+            ]
+            return self._counter.count([*turn, probe]) - self._counter.count([probe])
+
+        return self._remembered(hash((question, answer)), counted)
+
+    def of_line(self, line: str) -> int:
+        """Tokens of a line within a message, its line break included."""
+        if self._counter.facts.counting != "here":
+            return int(len(line) / CHARS_PER_TOKEN) + 2
+
+        def counted() -> int:
+            with_line: Message = {"role": "user", "content": f"x{line}\nx"}
+            without: Message = {"role": "user", "content": "x\nx"}
+            return self._counter.count([with_line]) - self._counter.count([without])
+
+        return self._remembered(hash(line), counted)
+
+    def _remembered(self, key: int, counted: Callable[[], int]) -> int:
+        if (tokens := self._known.get(key)) is None:
+            tokens = self._known[key] = counted()
+            if len(self._known) > MAX_REMEMBERED:
+                self._known.popitem(last=False)
+        return tokens
 
 
 def prompt_budget(facts: ModelFacts, params: SamplingParams, asked_tokens: int | None) -> int:

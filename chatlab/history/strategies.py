@@ -1,56 +1,88 @@
-"""Which of the past turns a prompt keeps: one function a strategy.
+"""Which past turns a prompt carries word for word: from one of them on, all.
 
-A strategy says how many of the newest turns are kept. It is given the count of the prompt with n turns, the number of
-turns and the budget; None means that not even the question fits.
+Where that begins stays put from turn to turn, so that the prompt's beginning stays the same and what an engine
+computed of it serves again. Only when the turns no longer fit it moves, and then far enough for many turns to come.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from chatlab.errors import FieldError, PromptTooLong
 from chatlab.messages import StrategyName
 
-FEW_TURNS = 32  # most chats are no longer: one count settles them
-
-Strategy = Callable[[Callable[[int], int], int, int], int | None]
+RECALL_TOKENS = 400  # at least these are left for what is recalled, as far as there are
 
 
-def _direct(count: Callable[[int], int], n_turns: int, budget: int) -> int:
-    """Everything, or an error."""
-    if (tokens := count(n_turns)) > budget:
-        raise PromptTooLong(
-            FieldError(
-                "history.strategy",
-                f"'direct' sends the whole conversation, and its {tokens} tokens exceed the budget of {budget}: "
-                "use 'truncate', raise history.budgetTokens, or start a new chat",
-            )
-        )
-    return n_turns
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """How a strategy keeps the newest turns, in shares of the room that the rest of the prompt leaves.
+
+    Attributes:
+        low: What they take after older ones were evicted.
+        high: What they may take until some are evicted again; while none was, they may take all.
+        recalls: Whether evicted turns are searched for what bears on the question.
+    """
+
+    low: float
+    high: float
+    recalls: bool = False
 
 
-def _truncate(count: Callable[[int], int], n_turns: int, budget: int) -> int | None:
-    """The newest turns that fit: all, else galloping to the first number that does not, then bisection."""
-    if count(min(n_turns, FEW_TURNS)) <= budget:
-        if n_turns <= FEW_TURNS:
-            return n_turns
-        fits, step = FEW_TURNS, FEW_TURNS
-    elif count(0) <= budget:
-        fits, step = 0, 1
-    else:
-        return None
-    too_many = n_turns + 1
-    while fits < n_turns < too_many:
-        probe = min(n_turns, fits + step)
-        if count(probe) <= budget:
-            fits, step = probe, step * 2
-        else:
-            too_many = probe
-    while too_many - fits > 1 and fits < n_turns:
-        middle = (fits + too_many) // 2
-        if count(middle) <= budget:
-            fits = middle
-        else:
-            too_many = middle
-    return fits
+TAILS: Mapping[StrategyName, Tail] = {
+    "truncate": Tail(low=0.5, high=1.0),
+    "hybrid": Tail(low=0.12, high=0.5, recalls=True),
+}
 
 
-STRATEGIES: Mapping[StrategyName, Strategy] = {"direct": _direct, "truncate": _truncate}
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Tokens for past turns: `whole` while all of them are there, `evicting` once some are not, `target` after that."""
+
+    whole: int
+    evicting: int
+    target: int
+
+    @classmethod
+    def of(cls, tail: Tail, tokens: int) -> "Room":
+        """For a strategy, of the tokens that there are."""
+        evicting = int(tail.high * tokens)
+        if tail.recalls:
+            evicting = max(0, min(evicting, tokens - RECALL_TOKENS))
+        return cls(max(0, tokens), evicting, min(evicting, int(tail.low * tokens)))
+
+
+def first_kept(size: Callable[[int], int], n_turns: int, room: Room, begin: int = 0) -> int:
+    """The first turn that is kept, if it was `begin` until now.
+
+    Args:
+        size: Tokens of a turn, by its place in the path.
+        n_turns: How many turns there are.
+        room: For them.
+        begin: No turn before it is kept.
+
+    Returns:
+        `n_turns` when not even the newest fits.
+    """
+    total = sum(map(size, range(begin, n_turns)))
+    if total <= (room.evicting if begin else room.whole):
+        return begin
+    while begin < n_turns and total > room.target:
+        total -= size(begin)
+        begin += 1
+    if begin == n_turns and n_turns and size(n_turns - 1) <= room.whole:
+        begin -= 1  # better the newest turn with little else than none
+    return begin
+
+
+def first_kept_from_root(size: Callable[[int], int], n_turns: int, room: Room) -> int:
+    """The first turn that is kept if nothing is known of the prompts before: as if each had been made with this room.
+
+    It moves as it would have then, so it stays put for callers that bring the whole conversation each time.
+    """
+    begin = total = 0
+    for n in range(1, n_turns + 1):
+        total += size(n - 1)
+        if total > (room.evicting if begin else room.whole):
+            while begin < n - 1 and total > room.target:
+                total -= size(begin)
+                begin += 1
+    return begin

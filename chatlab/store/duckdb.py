@@ -59,6 +59,7 @@ UPDATE_CHAT = Statement("update", "chats", ("chat_id", *(name for name in CHAT_C
 INSERT_TURN = Statement("insert", "turns", _QUESTION)
 UPDATE_ANSWER = Statement("update", "turns", ("turn_id", *_ANSWER))
 UPDATE_PARTIAL = Statement("update", "turns", ("turn_id", "assistant_message", "status"))
+PIN_TURN = Statement("update", "turns", ("turn_id", "pinned"))
 FAIL_TURN = Statement("update", "turns", ("turn_id", "status", "error", "finished_at"))
 DELETE_CHAT = Statement("delete", "chats", ("chat_id",))
 DELETE_TURNS = Statement("delete", "turns", ("chat_id",))
@@ -165,6 +166,11 @@ class DuckDBStore:
         chats = tuple(chat_from(row) for row in rows)
         return Page(chats[:limit], cursor_of(chats[limit - 1]) if len(chats) > limit else None)
 
+    async def chat_ids(self) -> set[str]:
+        """Every chat of every user, the discarded ones, too."""
+        rows = await self._read(lambda db: db.execute("SELECT chat_id FROM chats").fetchall())
+        return {chat_id for (chat_id,) in rows}
+
     async def search(self, user_id: str, q: str, limit: int, archived: bool | None = None) -> tuple[SearchHit, ...]:
         """A user's chats with this text, newest first, each with where it is."""
         sql, values = search_query(user_id, q, limit, archived)
@@ -261,6 +267,17 @@ class DuckDBStore:
             turn.chat_id,
             (UPDATE_ANSWER, _pick(UPDATE_ANSWER.columns, TURN_COLUMNS, turn_row(turn))),
             committed=lambda: self._recent.change(turn.chat_id, lambda known: _finished(known, turn)),
+        )
+
+    async def pin_turn(self, turn: Turn, pinned: bool) -> None:
+        """Store whether a turn is pinned."""
+        await self._write(
+            turn.chat_id,
+            (PIN_TURN, (turn.turn_id, pinned)),
+            committed=lambda: self._recent.change(
+                turn.chat_id,
+                lambda known: _changed(known, turn.turn_id, lambda begun: replace(begun, pinned=pinned)),
+            ),
         )
 
     async def rate(self, turn: Turn, rating: int, reason: str | None, at: datetime) -> None:
@@ -365,8 +382,13 @@ def _with_turn(known: Conversation, turn: Turn) -> Conversation:
 
 def _finished(known: Conversation, turn: Turn) -> Conversation:
     moved_at = max(known.chat.updated_at, turn.finished_at or turn.created_at)
-    changed = _changed(known, turn.turn_id, lambda begun: replace(turn, prompt=(), feedback=begun.feedback))
+    changed = _changed(known, turn.turn_id, lambda begun: _ended(begun, turn))
     return replace(changed, chat=replace(known.chat, updated_at=moved_at))
+
+
+def _ended(begun: Turn, turn: Turn) -> Turn:
+    """The end of a turn, with what a person said of it meanwhile."""
+    return replace(turn, prompt=(), feedback=begun.feedback, pinned=begun.pinned)
 
 
 def _rated(known: Conversation, turn_id: str, feedback: Feedback) -> Conversation:

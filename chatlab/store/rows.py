@@ -28,7 +28,7 @@ CHAT_COLUMNS = ("chat_id", "user_id", "title", "created_at", "updated_at", "pinn
 PRESET_COLUMNS = ("preset_id", "user_id", "name", *SETTINGS_COLUMNS)
 TURN_COLUMNS = (
     "turn_id", "chat_id", "user_id", "parent_turn_id", "user_message", "created_at", "assistant_message", "status",
-    "source", "error", "finished_at", "finish_reason", "provenance", "prompt",
+    "source", "error", "finished_at", "finish_reason", "provenance", "prompt", "pinned",
 )  # fmt: skip
 
 _history = TypeAdapter(HistoryChoice)
@@ -136,6 +136,7 @@ def turn_row(turn: Turn) -> tuple[Any, ...]:
         turn.finish_reason,
         _dump(_provenance, turn.provenance),
         _dump(_prompt, turn.prompt),
+        turn.pinned,
     )
 
 
@@ -157,6 +158,7 @@ def turn_from(row: Sequence[Any]) -> Turn:
         finish_reason=row[11],
         provenance=_provenance.validate_json(row[12]),
         prompt=_prompt.validate_json(row[13]),
+        pinned=row[14],
         feedback=None if rating is None else Feedback(rating, reason),
     )
 

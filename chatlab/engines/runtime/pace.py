@@ -6,6 +6,7 @@ Measures on the spot what a step of answers takes and what a prompt's token adds
 from dataclasses import dataclass
 
 SLOWER = 2.7  # a step with a part of a prompt in it may take so many times one without
+IDLE_STEP_SECONDS = 0.1  # of a step that nobody waits for: a request that arrives waits for its end
 STEP_TOKENS = 16  # CPUs and GPUs compute so many rows in the time of fewer
 WEIGHT = 0.3  # of the newest measurement
 STALE_STEPS = 8  # after so many with parts of prompts, one without is measured again
@@ -35,6 +36,11 @@ class Pace:
         wanted = (SLOWER - 1) * self.answers_s / self.token_s if self.answers_s and self.token_s else STEP_TOKENS
         whole = round((wanted + n_answers) / STEP_TOKENS) * STEP_TOKENS  # both together fill whole blocks of rows
         return min(max(whole - n_answers, STEP_TOKENS), self.max_tokens)
+
+    def idle_tokens(self) -> int:
+        """Most tokens for a step that nobody waits for."""
+        whole = int(IDLE_STEP_SECONDS / self.token_s) // STEP_TOKENS * STEP_TOKENS if self.token_s else STEP_TOKENS
+        return min(max(whole, STEP_TOKENS), self.max_tokens)
 
     def took(self, n_answers: int, n_prompt_tokens: int, seconds: float) -> None:
         """Learn from a step."""

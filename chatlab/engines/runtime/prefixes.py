@@ -59,10 +59,13 @@ class Prefixes:
         return best, most
 
     def put(self, user_id: str, token_ids: Sequence[int], kept: Kept, n_bytes: int) -> None:
-        """Keep a prefix; those of the user that it makes superfluous are dropped."""
+        """Keep a prefix, unless one of the user's does its service; those that it makes superfluous are dropped."""
         added = Prefix(user_id, np.asarray(token_ids, dtype=np.int64), kept, n_bytes)
         for known in [*self._by_user.get(user_id, ())]:
             n = _common(known.token_ids, added.token_ids)
+            if self._cuts and n == len(added.token_ids):
+                self._by_use.move_to_end(known)
+                return
             if n == len(known.token_ids) and (self._cuts or n == len(added.token_ids)):
                 self._drop(known)
         self._by_user.setdefault(user_id, []).append(added)

@@ -2,7 +2,8 @@
 
 Sequences join and leave between two steps. Their keys and values, and the prefixes kept of earlier ones, share one
 limit: first kept prefixes give way, least recently used first, then the sequences that joined last, which are computed
-again when there is room. Knows tokens and users, not text, requests or event loops; belongs to one thread.
+again when there is room. When there is nothing to answer, the beginning of a prompt that may come is computed; it makes
+way at once. Knows tokens and users, not text, requests or event loops; belongs to one thread.
 """
 
 import time
@@ -19,6 +20,7 @@ from chatlab.engines.runtime.prefixes import Prefixes
 from chatlab.engines.runtime.runner import Feed, KvMemoryFull, Runner, State
 from chatlab.engines.runtime.sampling import Sampler, sample
 from chatlab.errors import EngineError
+from chatlab.messages import SamplingParams
 
 log = structlog.get_logger(__name__)
 
@@ -85,6 +87,7 @@ class Scheduler(Generic[State]):
         self._waiting: deque[TokenSequence] = deque()  # for memory
         self._running: list[TokenSequence] = []  # in the order in which they joined
         self._turns: deque[TokenSequence] = deque()  # those with more than one token to compute, next first
+        self._warming: TokenSequence | None = None
         self.n_preempted = 0
 
     def __len__(self) -> int:
@@ -96,6 +99,11 @@ class Scheduler(Generic[State]):
         """Keys and values of running sequences and kept prefixes."""
         return self._runner.n_bytes + self._prefixes.n_bytes
 
+    @property
+    def warming(self) -> str | None:
+        """The user for whom steps that have nothing to answer compute a prompt's beginning."""
+        return self._warming and self._warming.user_id
+
     def join(self, sequence: TokenSequence) -> None:
         """Begin it with the next step, or when there is memory for it."""
         self._waiting.append(sequence)
@@ -104,20 +112,23 @@ class Scheduler(Generic[State]):
         """End it and free its place; what is computed is kept for the user's next prompts, as far as there is room."""
         if sequence in self._waiting:
             self._waiting.remove(sequence)
-        if sequence not in self._running:
-            return
-        n_known, kept = sequence.n_computed, None
-        n_bytes = n_known * self._runner.bytes_per_token
-        if 0 < n_bytes <= self._max_bytes:
-            with suppress(KvMemoryFull):
-                kept = self._runner.keep(sequence.state, n_known)
-        self._release(sequence)
-        if kept is not None:
-            self._prefixes.put(sequence.user_id, sequence.token_ids[:n_known], kept, n_bytes)
-            self._drop_prefixes(to=self._max_bytes)
+        if sequence in self._running:
+            self._keep(sequence)
+
+    def warm(self, user_id: str, token_ids: Sequence[int]) -> None:
+        """Compute a prompt's beginning in steps that have nothing to answer, and keep it; the one before is given up.
+
+        It makes way for sequences that join, and goes on after them. Forgotten when it fails or there is no room.
+        """
+        self._put_off()
+        self._warming = TokenSequence(user_id, [*token_ids], Sampler(SamplingParams(temperature=0.0), ()))
 
     def step(self) -> list[tuple[TokenSequence, Outcome]]:
         """Compute the next tokens; sequences that failed have left."""
+        if not len(self):
+            self._warm_on()
+            return []
+        self._put_off()
         outcomes = self._begin_waiting()
         self._grow_running()
         answers = [(sequence, 1) for sequence in self._running if sequence.n_left == 1]
@@ -127,6 +138,65 @@ class Scheduler(Generic[State]):
             outcomes += self._compute([*answers, *prompts])
             self._pace.took(len(answers), sum(n for _, n in prompts), self._clock() - started)
         return outcomes
+
+    def _put_off(self) -> None:
+        """Free the place of what is computed ahead; the prompt that continues it profits from what is done."""
+        if self._warming is not None and self._warming.state is not None:
+            self._keep(self._warming)
+
+    def _warm_on(self) -> None:
+        """The next part of what is computed ahead; kept when it is complete, forgotten when it fails."""
+        sequence = self._warming
+        if sequence is None:
+            return
+        try:
+            self._compute_ahead(sequence)
+        except Exception as error:
+            if not isinstance(error, KvMemoryFull):
+                log.warning("a prompt's beginning could not be computed ahead", exc_info=True)
+            self._warming = None
+            if sequence.state is not None:
+                self._release(sequence, spoiled=True)
+        else:
+            if not sequence.n_left:
+                self._put_off()
+                self._warming = None
+
+    def _compute_ahead(self, sequence: TokenSequence) -> None:
+        """One part, unless all of it is known.
+
+        Raises:
+            KvMemoryFull: There is no room.
+        """
+        n_tokens, known = len(sequence.token_ids), None
+        if sequence.state is None:
+            a_prompt = [*sequence.token_ids, 0]  # goes on, with whatever
+            known, sequence.n_computed = self._prefixes.longest(sequence.user_id, a_prompt)
+            if not sequence.n_left:
+                return
+        self._make_room(self._runner.cost_of(n_tokens, sequence.state))
+        if sequence.state is None:
+            sequence.state = self._runner.begin(n_tokens, known and known.kept, sequence.n_computed)
+        started, n = self._clock(), sequence.n_computed
+        part = sequence.token_ids[n : n + self._pace.idle_tokens()]
+        logits = self._runner.step([Feed(sequence.state, n, part, wants_logits=True)])
+        if sample(logits, [sequence.sampler]) == [None]:
+            raise _not_numbers()
+        sequence.n_computed += len(part)
+        if sequence.n_left:  # a short rest would make each of its tokens look slow
+            self._pace.took(0, len(part), self._clock() - started)
+
+    def _keep(self, sequence: TokenSequence) -> None:
+        """End it; what is computed becomes one of the user's prefixes, as far as there is room."""
+        n_known, kept = sequence.n_computed, None
+        n_bytes = n_known * self._runner.bytes_per_token
+        if 0 < n_bytes <= self._max_bytes:
+            with suppress(KvMemoryFull):
+                kept = self._runner.keep(sequence.state, n_known)
+        self._release(sequence)
+        if kept is not None:
+            self._prefixes.put(sequence.user_id, sequence.token_ids[:n_known], kept, n_bytes)
+            self._drop_prefixes(to=self._max_bytes)
 
     def _begin_waiting(self) -> list[tuple[TokenSequence, Outcome]]:
         """Let those in that there is memory for, first come first served; who has it all and not enough fails."""
@@ -205,8 +275,7 @@ class Scheduler(Generic[State]):
         outcomes: list[tuple[TokenSequence, Outcome]] = []
         for sequence, token in zip(choosing, tokens, strict=True):
             if token is None:
-                broken = EngineError("the model's logits are not numbers: its weights or its precision are broken")
-                outcomes.append(self._failed(sequence, broken))
+                outcomes.append(self._failed(sequence, _not_numbers()))
             else:
                 sequence.token_ids.append(token)
                 outcomes.append((sequence, token))
@@ -220,9 +289,9 @@ class Scheduler(Generic[State]):
     def _release(self, sequence: TokenSequence, spoiled: bool = False) -> None:
         self._runner.end(sequence.state, spoiled)
         sequence.state, sequence.n_computed = None, 0
-        self._running.remove(sequence)
-        if sequence in self._turns:
-            self._turns.remove(sequence)
+        for line in (self._running, self._turns):
+            if sequence in line:
+                line.remove(sequence)
 
     def _preempt(self, sequence: TokenSequence) -> None:
         """Take a sequence's memory; it is computed again, before any that has not begun."""
@@ -234,17 +303,21 @@ class Scheduler(Generic[State]):
         """Drop kept prefixes until so many more bytes are within the limit.
 
         Raises:
-            KvMemoryFull: They never are.
+            KvMemoryFull: Not even without any; none is dropped then.
         """
         if n_bytes:
-            self._drop_prefixes(to=self._max_bytes - n_bytes)
-            if self.n_bytes + n_bytes > self._max_bytes:
+            if self._runner.n_bytes + n_bytes > self._max_bytes:
                 raise KvMemoryFull(f"{n_bytes / 1e6:.0f} MB more exceed the limit of {self._max_bytes / 1e6:.0f} MB")
+            self._drop_prefixes(to=self._max_bytes - n_bytes)
 
     def _drop_prefixes(self, to: int) -> None:
         """Drop the least recently used ones until no more than so many bytes are taken by everything."""
         while len(self._prefixes) and self.n_bytes > to:
             self._prefixes.drop_oldest()
+
+
+def _not_numbers() -> EngineError:
+    return EngineError("the model's logits are not numbers: its weights or its precision are broken")
 
 
 def _no_memory(full: KvMemoryFull) -> EngineError:

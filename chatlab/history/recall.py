@@ -1,0 +1,194 @@
+"""Finding what of a chat's evicted turns bears on a question: by meaning (vectors) and by words (BM25), together.
+
+Keeps vectors of the turns that may be evicted; those of the originals, which never change. What the path of a
+question does not contain (another branch, what was edited away) is never found: only the turns asked about are.
+Belongs to one event loop.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chatlab.embedding import Embedder
+from chatlab.history.lexical import LexicalIndex, terms
+from chatlab.history.passages import Passage, passages_of
+from chatlab.history.quotes import date_of
+from chatlab.messages import Turn
+from chatlab.vectors import Vectors
+
+NEIGHBOURS = (0.5, 0.25)  # of a passage's score, for those one and two places away in the same sitting
+SITTING = timedelta(hours=6)  # a longer pause parts two sittings
+# A passage counts when it stands out from the chat's others by so many standard deviations, both scores together ...
+MIN_SCORE = 2.0
+# ... and something does at all, by its meaning or by half of what a word counts that occurs in it alone: nothing is
+# quoted for a question that has nothing to do with the chat.
+MIN_COSINE, MIN_WORDS = 0.3, 0.5
+MAX_PASSAGES = 10_000  # of one chat, searched for by meaning
+BATCH = 4  # passages embedded at a time: a question waits for no more
+CHATS = 32  # whose words are kept in memory
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(slots=True)
+class _Words:
+    """The passages of a chat's first turns, and their words."""
+
+    turn_ids: list[str] = field(default_factory=list[str])
+    passages: list[Passage] = field(default_factory=list[Passage])
+    index: LexicalIndex = field(default_factory=LexicalIndex)
+
+    def add(self, turn: Turn) -> None:
+        self.turn_ids.append(turn.turn_id)
+        for passage in passages_of(turn):
+            self.passages.append(passage)
+            self.index.add(terms(date_of(passage) + " " + passage.text))
+
+
+class Recall:
+    """Search in the past turns of chats.
+
+    Args:
+        embedder: Of turns and questions.
+        vectors: Those of this embedder.
+    """
+
+    def __init__(self, embedder: Embedder, vectors: Vectors) -> None:
+        self._embedder = embedder
+        self._vectors = vectors
+        self._words: OrderedDict[str, _Words] = OrderedDict()
+        self._indexed: dict[str, set[str]] = {}
+
+    async def search(self, chat_id: str | None, turns: Sequence[Turn], question: str) -> tuple[Passage, ...]:
+        """Passages of these turns that bear on a question, best first.
+
+        Args:
+            chat_id: The chat; None searches by words alone.
+            turns: From its root on, in order.
+            question: What is asked.
+
+        Raises:
+            VectorsUnavailable: LanceDB does not answer.
+            ModelUnavailable: The embedder cannot be loaded.
+        """
+        asked = terms(question)
+        if not asked or not turns:
+            return ()
+        embedded = None if chat_id is None else asyncio.ensure_future(self._embedder.embed([question]))
+        try:
+            words = await asyncio.to_thread(self._words_of, chat_id, turns)
+            by_words = words.index.scores(asked)  # (n,)
+            by_meaning = np.full(len(by_words), np.nan)
+            if chat_id is not None and embedded is not None:
+                vector = (await embedded).vectors[0]
+                found = await self._vectors.nearest(chat_id, vector, MAX_PASSAGES)
+                similarities = {each.passage: each.similarity for each in found}
+                by_meaning = np.array([similarities.get(passage.ref, np.nan) for passage in words.passages])
+        finally:
+            if embedded is not None and not embedded.done():
+                embedded.cancel()
+        scores = combined(by_words, by_meaning, sittings(words.passages))
+        if not scores.any():
+            return ()
+        wanted = np.flatnonzero(scores >= min(MIN_SCORE, scores.max() / 2))
+        best_first = wanted[np.argsort(-scores[wanted], kind="stable")]
+        return tuple(words.passages[i] for i in best_first)
+
+    async def index(self, chat_id: str, turns: Sequence[Turn]) -> None:
+        """Embed the turns of a chat that are not yet; takes its time, so that questions come first.
+
+        Raises:
+            VectorsUnavailable: LanceDB does not answer.
+            ModelUnavailable: The embedder cannot be loaded.
+        """
+        known = self._indexed.get(chat_id)
+        if known is None:
+            known = self._indexed[chat_id] = await self._vectors.turn_ids(chat_id)
+        for turn in turns:
+            if turn.turn_id in known or turn.live or not turn.assistant_message:
+                continue
+            known.add(turn.turn_id)
+            passages = passages_of(turn)
+            try:
+                while batch := list(islice(passages, BATCH)):
+                    embedded = await self._embedder.embed([passage.text for passage in batch])
+                    await self._vectors.add(chat_id, [passage.ref for passage in batch], embedded.vectors)
+            except BaseException:
+                self._indexed.pop(chat_id, None)  # what was written is asked for again
+                raise
+
+    async def sweep(self, chat_ids: Collection[str]) -> None:
+        """Delete what is left of other chats than these.
+
+        Raises:
+            VectorsUnavailable: LanceDB does not answer.
+        """
+        await self._vectors.keep_only(chat_ids)
+
+    async def forget(self, chat_id: str) -> None:
+        """Delete all of a chat.
+
+        Raises:
+            VectorsUnavailable: They cannot be deleted.
+        """
+        self._words.pop(chat_id, None)
+        self._indexed.pop(chat_id, None)
+        await self._vectors.delete_chat(chat_id)
+
+    def _words_of(self, chat_id: str | None, turns: Sequence[Turn]) -> _Words:
+        """The words of exactly these turns: those known of the chat, and more at their end, or all anew."""
+        known = self._words.pop(chat_id, None) if chat_id is not None else None  # nobody else has them meanwhile
+        n = 0 if known is None else len(known.turn_ids)
+        if known is None or known.turn_ids != [turn.turn_id for turn in turns[:n]]:
+            known, n = _Words(), 0
+        for turn in turns[n:]:
+            known.add(turn)
+        if chat_id is not None:
+            self._words[chat_id] = known
+            while len(self._words) > CHATS:
+                self._words.popitem(last=False)
+        return known
+
+
+def sittings(passages: Sequence[Passage]) -> NDArray[np.int64]:
+    """A number for each passage, the same within a sitting, (n,)."""
+    seconds = np.array([passage.said_at.timestamp() for passage in passages])
+    return np.cumsum(np.diff(seconds, prepend=seconds[:1]) > SITTING.total_seconds(), dtype=np.int64)
+
+
+def combined(by_words: Scores, by_meaning: Scores, sitting: NDArray[np.int64]) -> Scores:
+    """One score from BM25 and cosines: the sum of both, standardised over the chat, with a share of its neighbours'.
+
+    Args:
+        by_words: (n,), 0 where no word is shared.
+        by_meaning: (n,) in [-1, 1], NaN where there is no vector.
+        sitting: (n,), the same number within a sitting.
+
+    Returns:
+        (n,), 0 and more; all 0 when nothing bears on the question.
+    """
+    meant = by_meaning[~np.isnan(by_meaning)]
+    enough_words = MIN_WORDS * np.log1p(len(by_words) / 1.5)
+    if by_words.max(initial=0.0) < enough_words and meant.max(initial=-1.0) < MIN_COSINE:
+        return np.zeros(len(by_words))
+    alone = np.maximum(_standard(by_words) + _standard(by_meaning), 0.0)
+    scores = alone.copy()
+    for away, share in enumerate(NEIGHBOURS, 1):
+        together = sitting[away:] == sitting[:-away]
+        scores[away:] += share * alone[:-away] * together
+        scores[:-away] += share * alone[away:] * together
+    return scores
+
+
+def _standard(values: Scores) -> Scores:
+    """Zero mean and unit variance, where there are values; 0 elsewhere."""
+    there = values[~np.isnan(values)]
+    if not len(there) or not (spread := float(there.std())):
+        return np.zeros(len(values))
+    return np.nan_to_num((values - there.mean()) / spread)

@@ -1,0 +1,269 @@
+"""Vectors in LanceDB: the one file that talks to it. Today the passages of turns, by chat.
+
+Knows vectors and what they stand for, not the texts, which stay in the store. Writes are collected, since each one
+makes a file; what is not written yet is found all the same. LanceDB's distances become similarities here. Everything
+that can go wrong is `VectorsUnavailable`: whoever asks does without.
+
+Belongs to one event loop.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import re
+import time
+from collections.abc import AsyncGenerator, Collection, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chatlab.errors import VectorsUnavailable
+from chatlab.messages import PassageRef
+
+WRITE_ROWS, WRITE_SECONDS = 64, 1.0  # collected before they are written, whichever is first
+MAX_WAITING = 5_000  # rows that cannot be written
+TIDY_WRITES = 50  # after so many, files are merged: 2,000 single rows make a search 17 times slower
+TIDY_SECONDS = 300.0  # at least between two of these
+KEEP_VERSIONS = timedelta(minutes=10)  # of the table, for searches under way
+NOTHING_OLDER = timedelta(milliseconds=1)  # LanceDB warns of less
+PREFIX = "passages_"
+_REFERENCE = ("turn_id", "role", "part")
+
+Vector = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A passage and the cosine of the angle between its vector and the one searched for, in [-1, 1]."""
+
+    passage: PassageRef
+    similarity: float
+
+
+class Vectors:
+    """The vectors of one embedder.
+
+    Args:
+        uri: A folder, or the address of object storage; made on the first write.
+        embedder: Its name: vectors of another one are of no use, and dropped.
+    """
+
+    def __init__(self, uri: str, embedder: str) -> None:
+        self._uri = uri
+        self._name = PREFIX + hashlib.sha256(embedder.encode()).hexdigest()[:16]
+        self._database: Any = None  # lancedb's, untyped
+        self._table: Any = None
+        self._waiting: list[tuple[str, PassageRef, Vector]] = []  # rows to be written: chat, passage, vector
+        self._unwritten = False  # whether writing failed the last time
+        self._writing = asyncio.Lock()  # guards the table's versions: one write, merge or delete at a time
+        self._timer: asyncio.TimerHandle | None = None
+        self._flushing: asyncio.Task[None] | None = None
+        self._n_writes = 0
+        self._tidied_at = 0.0
+
+    async def add(self, chat_id: str, passages: Sequence[PassageRef], vectors: Vector) -> None:
+        """Add passages of a chat.
+
+        Args:
+            chat_id: The chat.
+            passages: What the vectors stand for.
+            vectors: (n, dim) float32, unit norm.
+
+        Raises:
+            VectorsUnavailable: They cannot be written.
+        """
+        if len(self._waiting) > MAX_WAITING:  # they could not be written for long
+            await self.flush()
+        self._waiting += zip([chat_id] * len(passages), passages, vectors, strict=True)
+        if len(self._waiting) >= WRITE_ROWS:
+            await self.flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(WRITE_SECONDS, self._flush_soon)
+
+    async def nearest(self, chat_id: str, vector: Vector, limit: int) -> list[Neighbour]:
+        """The passages of a chat that are nearest to a vector, in no order.
+
+        Args:
+            chat_id: The chat.
+            vector: (dim,) float32, unit norm.
+            limit: Most passages.
+
+        Raises:
+            VectorsUnavailable: LanceDB does not answer.
+        """
+        if self._unwritten:
+            await self.flush()
+        found = [
+            Neighbour(passage, float(row @ vector)) for chat, passage, row in self._waiting if chat == chat_id
+        ]  # they are few
+        try:
+            return found + await self._search(chat_id, vector, limit)
+        except VectorsUnavailable:  # perhaps the version that it read was tidied away meanwhile
+            return found + await self._search(chat_id, vector, limit)
+
+    async def turn_ids(self, chat_id: str) -> set[str]:
+        """The turns of a chat that have passages here.
+
+        Raises:
+            VectorsUnavailable: LanceDB does not answer.
+        """
+        found = {passage.turn_id for chat, passage, _ in self._waiting if chat == chat_id}
+        async with self._faults("read"):
+            if (table := await self._opened()) is not None:
+                rows = await table.query().where(_is(chat_id)).select(["turn_id"]).to_arrow()
+                found.update(rows["turn_id"].to_pylist())
+        return found
+
+    async def delete_chat(self, chat_id: str) -> None:
+        """Delete all of a chat, from the disk, too.
+
+        Raises:
+            VectorsUnavailable: They cannot be deleted.
+        """
+        self._waiting = [row for row in self._waiting if row[0] != chat_id]
+        async with self._writing, self._faults("delete"):
+            if (table := await self._opened()) is not None and await table.count_rows(_is(chat_id)):
+                await table.delete(_is(chat_id))
+                await self._tidy(table, NOTHING_OLDER)
+
+    async def keep_only(self, chat_ids: Collection[str]) -> int:
+        """Delete what is of other chats: those whose deletion was interrupted. Gives how many there were.
+
+        Raises:
+            VectorsUnavailable: LanceDB does not answer.
+        """
+        async with self._writing, self._faults("sweep"):
+            if (table := await self._opened()) is None:
+                return 0
+            stored = await table.query().select(["chat_id"]).to_arrow()
+            gone = set(stored["chat_id"].unique().to_pylist()) - set(chat_ids)
+            for chat_id in gone:
+                await table.delete(_is(chat_id))
+            if gone:
+                await self._tidy(table, NOTHING_OLDER)
+            return len(gone)
+
+    async def flush(self) -> None:
+        """Write what was added.
+
+        Raises:
+            VectorsUnavailable: It cannot be written; it is tried again with the next write or search.
+        """
+        async with self._writing:
+            rows = [*self._waiting]
+            if not rows:
+                return
+            self._unwritten = True
+            async with self._faults("write"):
+                data = _arrow(rows)
+                if (table := await self._opened()) is None:
+                    table = self._table = await self._made(data.schema)
+                await table.add(data)
+                self._unwritten = False
+                written = {id(row) for row in rows}
+                self._waiting = [row for row in self._waiting if id(row) not in written]
+                self._n_writes += 1
+                if self._n_writes >= TIDY_WRITES and time.monotonic() - self._tidied_at > TIDY_SECONDS:
+                    await self._tidy(table, KEEP_VERSIONS)
+
+    def close(self) -> None:
+        """Let go. What is not written is lost: its texts are embedded again when they are missed."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._database is not None:
+            self._database.close()
+        self._database = self._table = None
+
+    def _flush_soon(self) -> None:
+        self._timer = None
+        self._flushing = asyncio.create_task(self._flush_quietly(), name="vectors")
+
+    async def _flush_quietly(self) -> None:
+        with contextlib.suppress(VectorsUnavailable):  # the next search says so
+            await self.flush()
+
+    async def _search(self, chat_id: str, vector: Vector, limit: int) -> list[Neighbour]:
+        async with self._faults("search"):
+            if (table := await self._opened()) is None:
+                return []
+            query = table.query().where(_is(chat_id)).nearest_to(vector).distance_type("dot")
+            rows = await query.select([*_REFERENCE, "_distance"]).limit(limit).to_arrow()
+            turns, roles, parts = (rows[name].to_pylist() for name in _REFERENCE)
+            similarities = 1.0 - rows["_distance"].to_numpy()  # "dot" is 1 - the product
+            return [
+                Neighbour(PassageRef(*reference), similarity)
+                for *reference, similarity in zip(turns, roles, parts, similarities.tolist(), strict=True)
+            ]
+
+    async def _opened(self) -> Any:
+        """The table, or None before the first write."""
+        if self._table is None:
+            if self._database is None:
+                if "://" not in self._uri and not os.path.isdir(self._uri):
+                    return None
+                self._database = await _connect(self._uri)
+            names = (await self._database.list_tables()).tables
+            for other in names:
+                if re.fullmatch(PREFIX + "[0-9a-f]{16}", other) and other != self._name:
+                    await self._database.drop_table(other)
+            if self._name in names:
+                self._table = await self._database.open_table(self._name)
+        return self._table
+
+    async def _made(self, schema: Any) -> Any:
+        from lancedb.index import BTree
+
+        if self._database is None:
+            self._database = await _connect(self._uri)
+        table = await self._database.create_table(self._name, schema=schema, exist_ok=True)
+        await table.create_index("chat_id", config=BTree())  # without it, a filter reads every row
+        return table
+
+    async def _tidy(self, table: Any, keep: timedelta) -> None:
+        """Merge files, bring the index up to date, drop old versions."""
+        await table.optimize(cleanup_older_than=keep)
+        self._n_writes, self._tidied_at = 0, time.monotonic()
+
+    @asynccontextmanager
+    async def _faults(self, what: str) -> AsyncGenerator[None]:
+        """Whatever LanceDB raises, as ours; the table is opened anew the next time."""
+        try:
+            yield
+        except ImportError as error:
+            raise VectorsUnavailable("the package lancedb is not installed") from error
+        except Exception as error:  # LanceDB raises RuntimeError, ValueError, OSError and errors of its own
+            self._table = None
+            line = (str(error) or repr(error)).splitlines()[0][:200]
+            raise VectorsUnavailable(f"LanceDB in {self._uri} cannot {what}: {line}") from error
+
+
+async def _connect(uri: str) -> Any:
+    import lancedb
+
+    return await lancedb.connect_async(uri)
+
+
+def _is(chat_id: str) -> str:
+    quoted = chat_id.replace("'", "''")
+    return f"chat_id = '{quoted}'"
+
+
+def _arrow(rows: Sequence[tuple[str, PassageRef, Vector]]) -> Any:
+    import pyarrow as pa
+
+    dim = len(rows[0][2])
+    flat = np.concatenate([vector for _, _, vector in rows])
+    return pa.table(
+        {
+            "chat_id": [chat_id for chat_id, _, _ in rows],
+            "turn_id": [passage.turn_id for _, passage, _ in rows],
+            "role": [passage.role for _, passage, _ in rows],
+            "part": pa.array([passage.part for _, passage, _ in rows], pa.int32()),
+            "vector": pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float32()), dim),
+        }
+    )

@@ -1,0 +1,168 @@
+"""The vector store: what is added is found, at once and after a restart; what is deleted is gone from the disk."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from chatlab import vectors as module
+from chatlab.errors import VectorsUnavailable
+from chatlab.messages import PassageRef
+from chatlab.vectors import Vector, Vectors
+
+DIM = 8
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "vectors"
+
+
+@pytest.fixture
+def vectors(folder: Path) -> Iterator[Vectors]:
+    vectors = Vectors(str(folder), "an embedder")
+    yield vectors
+    vectors.close()
+
+
+def unit(*seeds: int) -> Vector:
+    """Random directions, (n, DIM)."""
+    rows = np.stack([np.random.default_rng(seed).normal(size=DIM) for seed in seeds]).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def refs(*names: str) -> list[PassageRef]:
+    return [PassageRef(name, "user", 0) for name in names]
+
+
+async def similarities(vectors: Vectors, chat_id: str, seed: int, limit: int = 10) -> dict[str, float]:
+    found = await vectors.nearest(chat_id, unit(seed)[0], limit)
+    return {each.passage.turn_id: each.similarity for each in found}
+
+
+async def test_what_is_added_is_found_before_and_after_it_is_written(vectors: Vectors, folder: Path) -> None:
+    assert await similarities(vectors, "a", 1) == {}
+    assert not folder.exists(), "a folder comes with the first write"
+    await vectors.add("a", refs("t1", "t2"), unit(1, 2))
+    await vectors.add("b", refs("t3"), unit(1))
+    before = await similarities(vectors, "a", 1)
+    assert not folder.exists()
+    await vectors.flush()
+    after = await similarities(vectors, "a", 1)
+    assert before == pytest.approx(after, abs=1e-6)
+    assert after == pytest.approx({"t1": 1.0, "t2": float(unit(1)[0] @ unit(2)[0])}, abs=1e-6)
+    again = Vectors(str(folder), "an embedder")
+    assert await similarities(again, "a", 1, limit=1) == pytest.approx({"t1": 1.0}, abs=1e-6)
+    assert await again.turn_ids("a") == {"t1", "t2"}
+    again.close()
+
+
+async def test_rows_are_written_together(vectors: Vectors, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for i in range(module.WRITE_ROWS - 1):
+        await vectors.add("a", refs(f"t{i}"), unit(i))
+    assert not folder.exists()
+    await vectors.add("a", refs("last"), unit(99))
+    assert folder.exists()
+    monkeypatch.setattr(module, "WRITE_SECONDS", 0.01)
+    await vectors.add("a", refs("later"), unit(100))
+    async with asyncio.timeout(5):
+        while vectors._waiting:
+            await asyncio.sleep(0.01)
+    assert len(await vectors.turn_ids("a")) == module.WRITE_ROWS + 1
+
+
+async def test_many_writes_are_merged(vectors: Vectors, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TIDY_WRITES", 10)
+    monkeypatch.setattr(module, "TIDY_SECONDS", 0.0)
+    for i in range(12):
+        await vectors.add("a", refs(f"t{i}"), unit(i))
+        await vectors.flush()
+    assert vectors._n_writes < 10
+    assert len(await similarities(vectors, "a", 1, limit=50)) == 12
+
+
+async def test_a_deleted_chat_is_gone_from_the_disk(vectors: Vectors, folder: Path) -> None:
+    await vectors.add("keep", refs("kept turn"), unit(1))
+    await vectors.add("chat's", refs("secret turn"), unit(2))
+    await vectors.flush()
+    assert mentions(folder, "secret turn")
+    await vectors.add("chat's", refs("another"), unit(3))
+    await vectors.delete_chat("chat's")
+    assert await similarities(vectors, "chat's", 2) == {}
+    assert not mentions(folder, "secret turn")
+    assert await similarities(vectors, "keep", 1) == pytest.approx({"kept turn": 1.0}, abs=1e-6)
+
+
+def mentions(folder: Path, text: str) -> bool:
+    return any(text.encode() in file.read_bytes() for file in folder.rglob("*") if file.is_file())
+
+
+async def test_what_an_interrupted_deletion_left_is_swept(vectors: Vectors) -> None:
+    await vectors.add("here", refs("t1"), unit(1))
+    await vectors.add("gone", refs("t2"), unit(2))
+    await vectors.flush()
+    assert await vectors.keep_only({"here", "never indexed"}) == 1
+    assert await vectors.turn_ids("gone") == set()
+    assert await vectors.turn_ids("here") == {"t1"}
+
+
+async def test_vectors_of_another_embedder_are_dropped(vectors: Vectors, folder: Path) -> None:
+    await vectors.add("a", refs("t1"), unit(1))
+    await vectors.flush()
+    other = Vectors(str(folder), "another one")
+    assert await other.turn_ids("a") == set()
+    assert len(list(folder.iterdir())) == 0
+    other.close()
+
+
+class TestFaults:
+    async def test_a_corrupt_table(self, vectors: Vectors, folder: Path) -> None:
+        await vectors.add("a", refs("t1"), unit(1))
+        await vectors.flush()
+        for file in folder.rglob("*"):
+            if file.is_file():
+                file.write_bytes(b"not what LanceDB wrote")
+        vectors._table = None
+        with pytest.raises(VectorsUnavailable, match="LanceDB in .* cannot search"):
+            await similarities(vectors, "a", 1)
+
+    async def test_a_folder_that_cannot_be_written(self, tmp_path: Path) -> None:
+        """Without asking for rights, which do not bind an administrator: a file stands where the folder would."""
+        (tmp_path / "file").write_text("")
+        vectors = Vectors(str(tmp_path / "file" / "vectors"), "an embedder")
+        await vectors.add("a", refs("t1"), unit(1))
+        with pytest.raises(VectorsUnavailable, match="cannot write"):
+            await vectors.flush()
+        with pytest.raises(VectorsUnavailable, match="cannot write"):
+            await similarities(vectors, "a", 1)
+        (tmp_path / "file").unlink()
+        assert await similarities(vectors, "a", 1) == pytest.approx({"t1": 1.0}, abs=1e-6), "nothing was lost"
+        vectors.close()
+
+    def test_without_the_package(self, tmp_path: Path) -> None:
+        (tmp_path / "lancedb.py").write_text("raise ModuleNotFoundError('lancedb')")
+        code = (
+            "import asyncio, sys, numpy as np\n"
+            "from chatlab.vectors import Vectors\n"
+            "from chatlab.messages import PassageRef\n"
+            "v = Vectors(sys.argv[1], 'e')\n"
+            "async def main():\n"
+            "    await v.add('a', [PassageRef('t', 'user', 0)], np.ones((1, 4), np.float32))\n"
+            "    await v.flush()\n"
+            "asyncio.run(main())\n"
+        )
+        path = os.pathsep.join([str(tmp_path), str(Path(module.__file__).parents[1]), *sys.path])
+        ran: Any = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "vectors")],
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert "VectorsUnavailable: the package lancedb is not installed" in ran.stderr
