@@ -4,6 +4,7 @@ import gzip
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,16 @@ from chatlab.engines.template import load_template
 from chatlab.errors import ConfigError, PromptTooLong
 from chatlab.evaluation import bootstrap
 from chatlab.evaluation.baselines import BM25, BM25Peer, with_neighbours
-from chatlab.evaluation.counting import TemplateCounter
 from chatlab.evaluation.datasets import read_dialogues
 from chatlab.evaluation.dialogues import Dialogue, Question, Said, assemble
 from chatlab.evaluation.history import evaluate_history
 from chatlab.evaluation.likelihoods import next_turns, rank_answers
 from chatlab.evaluation.metrics import PromptText, content_words, normalised
+from chatlab.evaluation.parts import TemplateCounter
 from chatlab.evaluation.prefixes import ChatMemory, WordTokens, common_prefix, longest
 from chatlab.evaluation.prompts import PromptMaker
 from chatlab.evaluation.scoring import MAX_CONTINUATION_TOKENS, Scorer, load_scorer
-from chatlab.history import Prompt, PromptBuilder, PromptInput
+from chatlab.history import Prompt, PromptBuilder, PromptInput, Recall
 from chatlab.messages import Chat, HistoryChoice, Message, SamplingParams, Turn
 from chatlab.store import Store
 from tests.conftest import ROOT, ScriptedEngine
@@ -357,19 +358,20 @@ def test_reuse_by_hand() -> None:
         return "".join(f" <{m['role']}> {m['content']}" for m in messages) + " <assistant>"
 
     memory = ChatMemory(render, WordTokens())
-    assert memory.ask([{"role": "user", "content": "found here q1"}], "q1", "a1") is None
-    second: list[Message] = [
-        {"role": "user", "content": "q1"},
-        {"role": "assistant", "content": "a1"},
-        {"role": "user", "content": "found there q2"},
-    ]
-    reuse = memory.ask(second, "q2", "a2")
+    first: list[Message] = [{"role": "user", "content": "found here q1"}]
+    assert memory.measure(first) is None
+    memory.remember(first, "a1")
+    begins: list[Message] = [{"role": "user", "content": "q1"}, {"role": "assistant", "content": "a1"}]
+    second: list[Message] = [*begins, {"role": "user", "content": "found there q2"}]
     # <user> q1 <assistant> a1 <user> | found there q2 <assistant>
-    assert reuse is not None
-    assert (reuse.prompt, reuse.reusable) == (9, 5)
-    assert reuse.cold == 1, "what was retrieved stood in the way"
-    assert reuse.warmed == 4, "all but the head of the next message"
-    assert (reuse.prefix_reuse, reuse.prefix_reuse_cold, reuse.prompt_reuse) == (4 / 5, 1 / 5, 1 / 9)
+    cold = memory.measure(second)
+    assert cold is not None
+    assert (cold.prompt, cold.reusable, cold.cold, cold.warmed) == (9, 5, 1, 1), "what was retrieved stood in the way"
+    memory.warm(begins)
+    warmed = memory.measure(second)
+    assert warmed is not None
+    assert (warmed.cold, warmed.warmed) == (1, 5)
+    assert (warmed.prefix_reuse, warmed.prefix_reuse_cold, warmed.prompt_reuse) == (1.0, 1 / 5, 1 / 9)
 
 
 # The peer
@@ -406,29 +408,22 @@ def test_the_peer_fills_the_budget_and_keeps_the_order() -> None:
 # The passes
 
 
-class WrongBuilder:
+class WrongBuilder(PromptBuilder):
     """Claims three tokens too many, and keeps everything whatever the budget."""
 
-    def __init__(self, engine: ScriptedEngine) -> None:
-        self._builder = PromptBuilder(engine)
-
     async def build(self, given: PromptInput, choice: HistoryChoice, params: SamplingParams) -> Prompt:
-        from dataclasses import replace
-
-        from chatlab.evaluation.prompts import _built
-
-        prompt = await _built(self._builder, given, HistoryChoice("truncate"), params)
+        prompt = await super().build(given, HistoryChoice("truncate"), params)
         claimed = prompt.provenance.prompt_tokens + 3
         return replace(prompt, provenance=replace(prompt.provenance, prompt_tokens=claimed))
 
 
-async def test_faults_of_a_builder_are_found() -> None:
+async def test_faults_of_a_builder_are_found(recall: Recall) -> None:
     engine = ScriptedEngine(context_tokens=2_000)
     chat = made_chat(6, questions=[Question(0, "word0?", "word0", ("u0",))])
-    good = await evaluate_history([chat], engine, PromptBuilder(engine), ["truncate"], [150])
+    good = await evaluate_history([chat], engine, PromptBuilder(engine, recall), ["truncate"], [150])
     assert (good.cells[0].over_limit, good.cells[0].count_error) == (0, 0)
     assert (good.cells[0].n, good.cells[0].replayed) == (1, 6)
-    bad = await evaluate_history([chat], engine, WrongBuilder(engine), ["truncate"], [150])
+    bad = await evaluate_history([chat], engine, WrongBuilder(engine, recall), ["truncate"], [150])
     # A turn is 65 characters or so: the fourth to sixth turn of the replay, and the question.
     assert bad.cells[0].count_error == 3
     assert bad.cells[0].over_limit == sum(
@@ -445,7 +440,7 @@ def _all_of(turns: Sequence[Turn], question: str) -> list[Message]:
     return [*messages, {"role": "user", "content": question}]
 
 
-async def test_what_a_report_says() -> None:
+async def test_what_a_report_says(recall: Recall) -> None:
     engine = ScriptedEngine(context_tokens=5_000)
     questions = [
         Question(0, "Early?", "word0 word99", ("u0",)),
@@ -456,17 +451,17 @@ async def test_what_a_report_says() -> None:
     lines: list[Any] = []
     asked: list[Any] = []
 
-    class Recall:
+    class Told:
         async def index(self, chat_id: str, turns: Sequence[Turn]) -> None:
             asked.append((chat_id, len(turns)))
 
     report = await evaluate_history(
         [chat],
         engine,
-        PromptBuilder(engine),
+        PromptBuilder(engine, recall),
         ["direct", "truncate", "bm25"],
         [200, 3_000],
-        recall=Recall(),
+        recall=Told(),
         dump=lines.append,
     )
     assert asked == [("chat", 6)]
@@ -491,10 +486,16 @@ async def test_what_a_report_says() -> None:
         assert line["prompt_tokens"] == engine.count(line["messages"]) <= line["budget"]
 
 
-async def test_dialogues_without_questions_are_dumped_by_turn() -> None:
+async def test_dialogues_without_questions_are_dumped_by_turn(recall: Recall) -> None:
     engine, lines = ScriptedEngine(context_tokens=5_000), list[Any]()
     report = await evaluate_history(
-        [made_chat(4)], engine, PromptBuilder(engine), ["truncate", "bm25"], [500], dump=lines.append, max_turns=3
+        [made_chat(4)],
+        engine,
+        PromptBuilder(engine, recall),
+        ["truncate", "bm25"],
+        [500],
+        dump=lines.append,
+        max_turns=3,
     )
     assert [line["id"] for line in lines] == ["chat:t0", "chat:t1", "chat:t2"] * 2
     assert [cell.n for cell in report.cells] == [3, 3]
@@ -537,11 +538,11 @@ def test_likelihoods_are_those_of_the_plain_computation(source: ModelSource, sco
         scorer.score(messages, [""])
 
 
-async def test_what_history_is_worth_to_the_model(source: ModelSource, scorer: Scorer) -> None:
+async def test_what_history_is_worth_to_the_model(source: ModelSource, scorer: Scorer, recall: Recall) -> None:
     """A copied answer is likely with the history that holds it, and not with another."""
     template, _ = load_template(source.location)
     counter = TemplateCounter(template, "bundled", 8_192)
-    builder = PromptBuilder(counter)
+    builder = PromptBuilder(counter, recall)
     colours = ["crimson", "teal", "amber", "olive", "ivory", "violet", "cobalt", "maroon", "beige", "lilac"]
 
     def chat(name: str, key: int) -> Dialogue:
@@ -627,7 +628,9 @@ def test_the_command_counts_with_the_models_tokenizer(
     data, result = write(tmp_path / "own.jsonl", [OWN]), tmp_path / "result.json"
     assert main(["eval", "history", "--data", str(data), "--budget", "100", "--json", str(result)]) == 0
     found = json.loads(result.read_text())
+    assert found["strategies"].keys() == {"truncate", "hybrid", "bm25"}
     assert found["strategies"]["truncate"]["100"]["evidence_recall"] == 1.0
+    assert found["strategies"]["hybrid"]["100"]["faults"] == 0
     assert 40 < found["strategies"]["truncate"]["100"]["prompt_tokens_mean"] < 100, "tokens, not words"
 
 

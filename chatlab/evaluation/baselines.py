@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from chatlab.errors import FieldError, PromptTooLong
 from chatlab.evaluation.dialogues import Utterance
 from chatlab.evaluation.metrics import content_words, words
-from chatlab.history.prompt import Counter
+from chatlab.history.budget import Counter
+from chatlab.history.inert import make_inert
 from chatlab.messages import Message
 
 K1, B = 1.2, 0.75
@@ -80,8 +81,10 @@ class BM25Peer:
 
     def __init__(self, utterances: Sequence[Utterance], counter: Counter, system_prompt: str | None = None) -> None:
         self._counter = counter
-        self._system: list[Message] = [{"role": "system", "content": system_prompt}] if system_prompt else []
-        self._lines = [f"[{_date(each)}] {each.content}" for each in utterances]
+        self._system: list[Message] = []
+        if system_prompt:
+            self._system = [{"role": "system", "content": make_inert(system_prompt, counter.facts)}]
+        self._lines = [make_inert(f"[{_date(each)}] {each.content}", counter.facts) for each in utterances]
         self._index = BM25([words(line) for line in self._lines]) if self._lines else None
         self._sessions = np.array([each.session for each in utterances], np.int64)
         base = self._count_user("x")
@@ -94,6 +97,7 @@ class BM25Peer:
         Raises:
             PromptTooLong: Not even the question fits.
         """
+        question = make_inert(question, self._counter.facts)
         messages = self._messages([], question)
         tokens = self._counter.count(messages)
         if tokens > budget:

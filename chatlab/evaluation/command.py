@@ -12,13 +12,16 @@ from typing import Any, TextIO
 from chatlab.errors import ConfigError
 from chatlab.settings import Settings
 
+RECALLING = "hybrid"  # the strategy that searches
 DEFAULT_BUDGETS = (512, 1_024, 2_048, 4_096)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `eval history` takes."""
     parser.add_argument("--data", type=Path, required=True, help="file or folder of conversations")
-    parser.add_argument("--strategies", default="truncate,bm25", help="names with commas between; bm25 is a peer")
+    parser.add_argument(
+        "--strategies", default="truncate,hybrid,bm25", help="names with commas between; bm25 is a peer"
+    )
     parser.add_argument("--budget", type=int, action="append", help="tokens of a prompt; may be given several times")
     parser.add_argument("--dump", type=Path, help="write each prompt as sent here, a JSON line each")
     parser.add_argument("--json", type=Path, help="write the result here, too")
@@ -91,50 +94,51 @@ def run(given: argparse.Namespace, settings: Settings) -> None:
             file.write(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
 
 
-async def measure(options: Options, settings: Settings, recall: Any = None) -> dict[str, Any]:
+async def measure(options: Options, settings: Settings) -> dict[str, Any]:
     """The result in the documented shape.
 
     Args:
         options: What and how.
         settings: Whose model counts, and scores.
-        recall: The search over a chat's turns, for strategies that need it.
 
     Raises:
         ConfigError: The data or the model cannot be used.
     """
-    from chatlab.evaluation.counting import counting_for
     from chatlab.evaluation.datasets import read_dialogues
     from chatlab.evaluation.history import evaluate_history
     from chatlab.evaluation.likelihoods import next_turns, rank_answers
+    from chatlab.evaluation.parts import counting_for, open_recall
     from chatlab.evaluation.prompts import PEER, PromptMaker
     from chatlab.evaluation.scoring import load_scorer
     from chatlab.history import PromptBuilder
 
     dialogues = read_dialogues(options.data)
     counting = counting_for(settings)
-    if (options.rank or options.perplexity) and counting.source is None:
+    scored = bool(options.rank or options.perplexity)
+    if scored and counting.source is None:
         raise ConfigError(f"--rank and --perplexity need a model in this process, not CHATLAB_ENGINE={settings.engine}")
-    builder = PromptBuilder(counting.engine)
-    with ExitStack() as open_files:
-        dump = None if options.dump is None else open_files.enter_context(_writable(options.dump, "--dump"))
+    with ExitStack() as opened:
+        dump = None if options.dump is None else opened.enter_context(_writable(options.dump, "--dump"))
+        recall = opened.enter_context(open_recall(settings))
+        builder = PromptBuilder(counting.engine, recall)
         report = await evaluate_history(
             dialogues,
             counting.engine,
             builder,
             options.strategies,
             options.budgets,
-            recall=recall,
+            recall=recall if RECALLING in options.strategies else None,
             tokenize=counting.tokenize,
             dump=None if dump is None else lambda line: _write_line(dump, line),
             max_turns=options.max_turns,
             seed=options.seed,
         )
-    if counting.source is not None and (options.rank or options.perplexity):
-        scorer, maker = load_scorer(counting.source, settings.device), PromptMaker(counting.engine, builder)
-        if options.rank:
-            await rank_answers(report, dialogues, maker, scorer, options.rank, options.seed)
-        if options.perplexity:
-            await next_turns(report, dialogues, maker, scorer, options.perplexity, options.seed)
+        if scored and counting.source is not None:
+            scorer, maker = load_scorer(counting.source, settings.device), PromptMaker(counting.engine, builder)
+            if options.rank:
+                await rank_answers(report, dialogues, maker, scorer, options.rank, options.seed)
+            if options.perplexity:
+                await next_turns(report, dialogues, maker, scorer, options.perplexity, options.seed)
     return report.with_about(data=str(options.data), peer=PEER).as_json()
 
 

@@ -5,11 +5,11 @@ message, so an utterance knows the turn it became a part of.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
-from chatlab.messages import Turn
+from chatlab.messages import Provenance, Turn
 
 USER_ID = "eval"
 
@@ -130,7 +130,11 @@ def assemble(sample_id: str, said: Sequence[Said]) -> tuple[tuple[Turn, ...], tu
 def from_turns(
     sample_id: str, turns: Sequence[Turn], system_prompt: str | None = None, questions: Sequence[Question] = ()
 ) -> Dialogue:
-    """A conversation that has turns already; an utterance a message, `<turn id>:<role>`."""
+    """A conversation that has turns already; an utterance a message, `<turn id>:<role>`.
+
+    How the turns' own prompts were made is left out: it would decide where other prompts begin.
+    """
+    turns = [replace(turn, provenance=Provenance(), prompt=()) for turn in turns]
     utterances: list[Utterance] = []
     for i, turn in enumerate(turns):
         texts: list[tuple[Speaker, str]] = [("user", turn.user_message), ("assistant", turn.assistant_message or "")]

@@ -8,6 +8,7 @@ peer keeps no prefix and is not replayed where there are questions.
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import structlog
@@ -17,8 +18,8 @@ from chatlab.evaluation.metrics import PromptText, normalised
 from chatlab.evaluation.prefixes import ChatMemory, Tokenize, WordTokens
 from chatlab.evaluation.prompts import PEER, Builder, Made, PromptMaker, check_strategies
 from chatlab.evaluation.report import Cell, HistoryReport
-from chatlab.history.prompt import Counter
-from chatlab.messages import Message, Turn
+from chatlab.history.budget import Counter
+from chatlab.messages import Message, Provenance, Turn
 
 Dump = Callable[[Mapping[str, Any]], None]
 
@@ -125,21 +126,26 @@ class _Run:
                     cell.evidence[key] = float(text.has_all(texts[each] for each in asked.evidence))
 
     async def replay(self, cell: Cell, dialogue: Dialogue) -> None:
-        """Every turn after those before it."""
+        """Every turn after those before it, which know how their prompts were made, as in a running chat."""
         memory = ChatMemory(self._engine.render, self._tokenize)
+        strategy, budget = cell.strategy, cell.budget
+        path: list[Turn] = []
         for i, turn in enumerate(dialogue.turns[: self._max_turns]):
-            made = await self._maker.make(cell.strategy, cell.budget, dialogue, dialogue.turns[:i], turn.user_message)
+            made = await self._maker.make(strategy, budget, dialogue, path, turn.user_message)
             cell.replayed += 1
-            if dialogue.questions:
-                cell.replayed_refused += made is None
-                if made is not None:
-                    self._check(cell, made)
-            else:
+            if not dialogue.questions:
                 self._note_asked(cell, made, f"{dialogue.sample_id}:t{i}")
+            elif made is None:
+                cell.replayed_refused += 1
+            else:
+                self._check(cell, made)
+            path.append(replace(turn, provenance=Provenance(prompt=made and made.provenance)))
             if made is not None:
-                reuse = memory.ask(made.messages, turn.user_message, turn.assistant_message or "")
-                if reuse is not None:
+                if (reuse := memory.measure(made.messages)) is not None:
                     cell.reuse.append(reuse)
+                memory.remember(made.messages, turn.assistant_message or "")
+            if (begins := await self._maker.upcoming(strategy, budget, dialogue, path)) is not None:
+                memory.warm(begins)
 
     def _note_asked(self, cell: Cell, made: Made | None, key: str) -> bool:
         """Whether there is a prompt; it is checked and dumped."""
@@ -166,5 +172,6 @@ class _Run:
         """The exact tokens of a prompt, held against what it claims and what it may have."""
         tokens = self._engine.count(made.messages)
         cell.count_error = max(cell.count_error, abs(tokens - made.claimed_tokens))
+        cell.faults += made.provenance is not None and made.provenance.fault is not None
         cell.over_limit += tokens > min(cell.budget, self._maker.window)
         return tokens

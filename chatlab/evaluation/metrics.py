@@ -1,12 +1,14 @@
 """What is measured of a prompt's text, so that anyone can measure it again from the dump.
 
 Content words are `[a-z0-9]+` of the lower-cased text without STOP_WORDS. Evidence is present when its text, white
-space normalised and case folded, occurs in the prompt's.
+space normalised and case folded, occurs in the prompt's. The zero-width spaces that make control tokens and marks
+inert do not count.
 """
 
 import re
 from collections.abc import Iterable, Sequence
 
+from chatlab.history.inert import ZERO_WIDTH_SPACE
 from chatlab.messages import Message
 
 _WORD = re.compile(r"[a-z0-9]+")
@@ -49,5 +51,5 @@ class PromptText:
 
 
 def normalised(text: str) -> str:
-    """Runs of white space as one space, case folded."""
-    return " ".join(text.split()).casefold()
+    """Runs of white space as one space, case folded, without the marks by which a prompt makes words inert."""
+    return " ".join(text.replace(ZERO_WIDTH_SPACE, "").split()).casefold()

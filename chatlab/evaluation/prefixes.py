@@ -1,7 +1,7 @@
 """How much of a prompt an engine has in memory already, from the tokens alone.
 
-What an engine keeps of a chat: every earlier prompt with the answer to it and, if the server warms it while idle, the
-conversation as it stands after the turn: system prompt, tail, question and answer, without what was retrieved.
+What an engine keeps of a chat: every earlier prompt with the answer to it and, if it is warmed while idle as the server
+does it, what the next prompt will begin with: system prompt, pinned turns, the tail with the turn that just ended.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatlab.messages import Message
+
+PROBE = "?"  # stands for a question that is not known
 
 Tokenize = Callable[[str], Sequence[int]]
 Tokens = NDArray[np.int64]
@@ -65,35 +67,29 @@ class ChatMemory:
         self._cold: list[Tokens] = []
         self._warmed: list[Tokens] = []
 
-    def ask(self, messages: Sequence[Message], question: str, answer: str) -> Reuse | None:
-        """Measure a prompt, then remember it and its answer.
+    def measure(self, messages: Sequence[Message]) -> Reuse | None:
+        """How much of a prompt is in memory; None for the first of the chat.
 
         Args:
             messages: The prompt; the last one is the user's, with what was retrieved.
-            question: The user's message alone.
-            answer: What the assistant said.
-
-        Returns:
-            None for the first prompt of the chat.
         """
+        if not self._cold:
+            return None
         rendered = self._render(messages)
         tokens = self._tokens(rendered)
-        measured = None
-        if self._cold:
-            cold = longest(tokens, self._cold)
-            warmed = max(cold, longest(tokens, self._warmed))
-            before = rendered.rfind(messages[-1]["content"].strip())
-            # A template that changes the message's words gives no place: then all of the prompt counts.
-            reusable = len(tokens) if before < 0 else common_prefix(tokens, self._tokens(rendered[:before]))
-            measured = Reuse(len(tokens), reusable, cold, warmed)
-        self._cold.append(self._tokens(rendered + answer))
-        after: list[Message] = [
-            *messages[:-1],
-            {"role": "user", "content": question},
-            {"role": "assistant", "content": answer},
-        ]
-        self._warmed.append(self._tokens(self._render(after)))
-        return measured
+        cold = longest(tokens, self._cold)
+        before = rendered.rfind(messages[-1]["content"].strip())
+        # A template that changes the message's words gives no place: then all of the prompt counts.
+        reusable = len(tokens) if before < 0 else common_prefix(tokens, self._tokens(rendered[:before]))
+        return Reuse(len(tokens), reusable, cold, max(cold, longest(tokens, self._warmed)))
+
+    def remember(self, messages: Sequence[Message], answer: str) -> None:
+        """A prompt was answered."""
+        self._cold.append(self._tokens(self._render(messages) + answer))
+
+    def warm(self, begins: Sequence[Message]) -> None:
+        """The beginning of the next prompt was computed."""
+        self._warmed.append(self._tokens(self._render([*begins, {"role": "user", "content": PROBE}])))
 
     def _tokens(self, text: str) -> Tokens:
         return np.asarray(self._tokenize(text), np.int64)

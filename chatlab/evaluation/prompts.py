@@ -1,17 +1,16 @@
 """One prompt by the name of a strategy: the builder's own, or a peer's."""
 
-import inspect
 import time
-from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Protocol, cast, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast, get_args
 
 from chatlab.errors import ConfigError, PromptTooLong
 from chatlab.evaluation.baselines import BM25Peer
 from chatlab.evaluation.dialogues import Dialogue
 from chatlab.history import Prompt, PromptInput
-from chatlab.history.prompt import Counter
-from chatlab.messages import HistoryChoice, Message, SamplingParams, StrategyName, Turn
+from chatlab.history.budget import Counter
+from chatlab.messages import HistoryChoice, Message, PromptProvenance, SamplingParams, StrategyName, Turn
 
 PEER = "bm25"
 ANSWER_TOKENS = 256  # kept free in the window
@@ -22,8 +21,12 @@ STRATEGIES: tuple[str, ...] = (*get_args(StrategyName), PEER)
 class Builder(Protocol):
     """`chatlab.history.PromptBuilder`."""
 
-    def build(self, given: PromptInput, choice: HistoryChoice, params: SamplingParams) -> Prompt | Awaitable[Prompt]:
+    async def build(self, given: PromptInput, choice: HistoryChoice, params: SamplingParams) -> Prompt:
         """The prompt for a question."""
+        ...
+
+    async def upcoming(self, given: PromptInput, choice: HistoryChoice, params: SamplingParams) -> tuple[Message, ...]:
+        """What the prompt of the next question begins with."""
         ...
 
 
@@ -35,11 +38,13 @@ class Made:
         messages: The list.
         claimed_tokens: What its provenance says.
         seconds: How long it took to build.
+        provenance: None of the peer's.
     """
 
     messages: tuple[Message, ...]
     claimed_tokens: int
     seconds: float
+    provenance: PromptProvenance | None = None
 
 
 class PromptMaker:
@@ -89,13 +94,39 @@ class PromptMaker:
                 begun = time.perf_counter()
                 found = peer.prompt(question, budget)
                 return Made(found.messages, found.tokens, time.perf_counter() - begun)
-            given = _given(system, path, question, f"{dialogue.sample_id}:asked", dialogue.sample_id)
-            choice = HistoryChoice(cast("StrategyName", strategy), budget)
+            given, choice, params = self._asked(strategy, budget, dialogue, path, question, system)
             begun = time.perf_counter()
-            prompt = await _built(self._builder, given, choice, SamplingParams(max_new_tokens=self.answer_tokens))
-            return Made(prompt.messages, prompt.provenance.prompt_tokens, time.perf_counter() - begun)
+            prompt = await self._builder.build(given, choice, params)
+            seconds = time.perf_counter() - begun
+            return Made(prompt.messages, prompt.provenance.prompt_tokens, seconds, prompt.provenance)
         except PromptTooLong:
             return None
+
+    async def upcoming(
+        self, strategy: str, budget: int, dialogue: Dialogue, path: Sequence[Turn]
+    ) -> tuple[Message, ...] | None:
+        """What the prompt after these turns will begin with, which a server computes while nothing is asked.
+
+        Returns:
+            None where the strategy refuses, and of the peer.
+        """
+        if strategy == PEER:
+            return None
+        asked = self._asked(strategy, min(budget, self.window), dialogue, path, "", dialogue.system_prompt)
+        try:
+            return await self._builder.upcoming(*asked)
+        except PromptTooLong:
+            return None
+
+    def _asked(
+        self, strategy: str, budget: int, dialogue: Dialogue, path: Sequence[Turn], question: str, system: str | None
+    ) -> tuple[PromptInput, HistoryChoice, SamplingParams]:
+        """What a builder is given."""
+        return (
+            PromptInput(system, path, question, f"{dialogue.sample_id}:asked", dialogue.sample_id),
+            HistoryChoice(cast("StrategyName", strategy), budget),
+            SamplingParams(max_new_tokens=self.answer_tokens),
+        )
 
     def _peer(self, dialogue: Dialogue, n_turns: int) -> BM25Peer:
         key = (dialogue.sample_id, n_turns)
@@ -110,14 +141,3 @@ def check_strategies(names: Sequence[str]) -> None:
     for name in names:
         if name not in STRATEGIES:
             raise ConfigError(f"--strategies: {name!r} is none of {', '.join(STRATEGIES)}")
-
-
-async def _built(builder: Builder, given: PromptInput, choice: HistoryChoice, params: SamplingParams) -> Prompt:
-    """From builders that wait for a search and from those that have nothing to wait for."""
-    made = builder.build(given, choice, params)
-    return await made if inspect.isawaitable(made) else made
-
-
-def _given(system: str | None, path: Sequence[Turn], question: str, turn_id: str, chat_id: str) -> PromptInput:
-    chat: dict[str, Any] = {"chat_id": chat_id} if "chat_id" in {each.name for each in fields(PromptInput)} else {}
-    return PromptInput(system, path, question, turn_id, **chat)

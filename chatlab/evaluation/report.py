@@ -23,6 +23,7 @@ class Cell:
         replayed: Turns asked in order.
         replayed_refused: How many of these got no prompt.
         over_limit: Prompts of more tokens than the budget, or than the window less the answer.
+        faults: Prompts made by another strategy than the one asked for, because something did not work.
         count_error: The largest difference between the tokens a prompt says it has and those of the rendered template.
         coverage: By question, of those with a prompt and content words in the answer.
         evidence: By question, 1 or 0, of those with a prompt and evidence.
@@ -39,6 +40,7 @@ class Cell:
     replayed: int = 0
     replayed_refused: int = 0
     over_limit: int = 0
+    faults: int = 0
     count_error: int = 0
     coverage: dict[str, float] = field(default_factory=dict[str, float])
     evidence: dict[str, float] = field(default_factory=dict[str, float])
@@ -59,6 +61,7 @@ class Cell:
             "refused": self.refused,
             "over_limit_prompts": self.over_limit,
             "token_count_error": self.count_error,
+            "faults": self.faults,
             "answer_word_coverage": _value(coverage),
             "evidence_recall": _value(evidence),
             **{name: _value(estimate) for name, estimate in reuse.items()},

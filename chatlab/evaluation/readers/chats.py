@@ -34,6 +34,7 @@ class _Turn(_Body):
     assistant_message: str | None = None
     status: TurnStatus = "done"
     created_at: datetime
+    pinned: bool = False
 
 
 class _Chat(_Body):
@@ -66,6 +67,7 @@ def read(file: Path, value: Any) -> Iterator[Dialogue]:
                 each.created_at,
                 each.assistant_message,
                 each.status,
+                pinned=each.pinned,
             )
             for each in chat.turns
         ]

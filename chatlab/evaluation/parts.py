@@ -1,16 +1,25 @@
-"""The engine of a run without weights: it renders and counts as the real one, from the tokenizer and the template."""
+"""What a run needs of chatlab: an engine that renders and counts without weights, and a recall of its own.
 
+Nothing of the data dir but the model is used, and nothing is left behind.
+"""
+
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
+from chatlab.embedding import Embedder
 from chatlab.engines.base import ModelFacts, default_answer_limit
 from chatlab.engines.models import ModelSource, find_model
 from chatlab.engines.template import ChatTemplate, load_template
 from chatlab.errors import ConfigError
 from chatlab.evaluation.prefixes import Tokenize, WordTokens
+from chatlab.history import Recall
 from chatlab.settings import Settings, variable
+from chatlab.vectors import Vectors
 
 FALLBACK_WINDOW = 2_048  # as the engine for Transformers takes it
 
@@ -78,3 +87,16 @@ def counting_for(settings: Settings) -> Counting:
 
 def _counting(template: ChatTemplate, model: str, window: int | None, source: ModelSource | None) -> Counting:
     return Counting(TemplateCounter(template, model, window or FALLBACK_WINDOW), template.encode, source)
+
+
+@contextmanager
+def open_recall(settings: Settings) -> Generator[Recall]:
+    """Search over vectors in a temporary folder; the embedder is loaded when it is first used."""
+    with tempfile.TemporaryDirectory(prefix="chatlab-eval-") as folder:
+        embedder = Embedder(settings.embedder)
+        vectors = Vectors(folder, embedder.name)
+        try:
+            yield Recall(embedder, vectors)
+        finally:
+            vectors.close()
+            embedder.close()
