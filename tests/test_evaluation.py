@@ -644,7 +644,9 @@ def test_the_command_counts_with_the_models_tokenizer(
         (["--data", "own.jsonl", "--budget", "0"], "--budget 0: must be"),
         (["--data", "own.jsonl", "--max-turns", "-1"], "--max-turns -1: must be"),
         (["--data", "own.jsonl", "--rank", "3"], "--rank and --perplexity need a model"),
-        (["--data", "own.jsonl", "--dump", "no/such/folder"], "--dump no/such/folder: cannot be written"),
+        (["--data", "own.jsonl", "--dump", "no/such/folder"], "--dump no/such/folder: there is no folder no/such"),
+        (["--data", "own.jsonl", "--json", "no/file"], "--json no/file: there is no folder no"),
+        (["--data", "own.jsonl", "--dump", "."], "--dump .: cannot be written"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(

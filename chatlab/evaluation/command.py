@@ -58,6 +58,9 @@ class Options:
         check_strategies(self.strategies)
         if wrong := [budget for budget in self.budgets if budget < 1]:
             raise ConfigError(f"--budget {wrong[0]}: must be 1 or more")
+        for option, file in (("--dump", self.dump), ("--json", self.json)):  # a run takes minutes
+            if file is not None and not file.parent.is_dir():
+                raise ConfigError(f"{option} {file}: there is no folder {file.parent}")
         for name in ("max_turns", "rank", "perplexity", "seed"):
             if (getattr(self, name) or 0) < 0:
                 raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be 0 or more")
