@@ -20,20 +20,37 @@ from chatlab.engines.template import load_template
 from chatlab.history import PromptBuilder, PromptInput, Recall
 from chatlab.messages import HistoryChoice, Message, SamplingParams, StrategyName, Turn
 from chatlab.settings import load_settings
-from chatlab.vectors import Vectors
+from chatlab.vectors import TIDY_SECONDS, Vectors
 
 TURNS, BUDGET = 2_000, 4_096
 QUESTIONS = 60
 STRATEGIES: tuple[StrategyName, ...] = ("truncate", "hybrid")
-SUBJECTS = (
-    "the leaking kitchen tap,my sister's wedding in June,the train to Porto,a beagle called Biscuit,the garden fence,"
-    "Portuguese lessons,the marathon in autumn,an old Volvo,the dentist,a job interview,the neighbour's piano,"
-    "sourdough bread,the tax return,a broken phone,camping by the lake,the school play,my knee,a recipe for lentil soup"
-).split(",")
-SAYINGS = (
-    "I have been thinking about {} again since {}.,Did I tell you that {} took me the whole of {}?,"
-    "Somebody asked me about {} on {} and I did not know what to say.,What would you do about {} if it were {}?"
-).split(",")
+SUBJECTS = [
+    "the leaking kitchen tap",
+    "my sister's wedding in June",
+    "the train to Porto",
+    "a beagle called Biscuit",
+    "the fence",
+    "Portuguese lessons",
+    "the marathon in autumn",
+    "an old Volvo",
+    "the dentist",
+    "a job interview",
+    "the neighbour's piano",
+    "sourdough bread",
+    "the tax return",
+    "a broken phone",
+    "camping by the lake",
+    "the school play",
+    "my knee",
+    "a recipe for lentil soup",
+]
+SAYINGS = [
+    "I have been thinking about {} again since {}.",
+    "Did I tell you that {} took me the whole of {}?",
+    "Somebody asked me about {} on {} and I did not know what to say.",
+    "What would you do about {} if it were {}?",
+]
 
 
 class _Counter:
@@ -68,6 +85,7 @@ async def _measure() -> dict[str, dict[str, float]]:
         recall = Recall(embedder, vectors)
         await recall.index("chat", path)
         await vectors.flush()
+        await asyncio.sleep(TIDY_SECONDS + 1)  # until its files are merged
         builder = PromptBuilder(counter, recall)  # pyright: ignore[reportArgumentType]
         for strategy in STRATEGIES:
             choice = HistoryChoice(strategy, BUDGET)

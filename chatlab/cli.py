@@ -11,7 +11,7 @@ from chatlab.evaluation import command as evaluation
 from chatlab.settings import import_spaces, load_settings, quieten_libraries
 from chatlab.telemetry import configure_logging
 
-BENCHMARKS = ("turn", "store", "browse", "page", "engine")
+BENCHMARKS = ("turn", "store", "browse", "page", "engine", "prompt")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

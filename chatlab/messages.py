@@ -7,7 +7,7 @@ wall clock. The JSON form on the wire is `chatlab.api.schemas`' business, the st
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
-from typing import Literal, TypedDict
+from typing import Literal, NamedTuple, TypedDict
 
 from chatlab.errors import FieldError, InvalidInput
 
@@ -20,6 +20,10 @@ FinishReason = Literal["stop", "length"]
 PartKind = Literal["system", "pinned", "summary", "verbatim", "retrieved", "question"]
 
 LIVE: tuple[TurnStatus, ...] = ("queued", "running")
+
+
+# Quotes of earlier turns stand between these in a user's message, and the user's own words come after.
+QUOTES_OPEN, QUOTES_CLOSE = "<earlier_messages>", "</earlier_messages>\n\n"
 
 
 class Message(TypedDict):
@@ -247,8 +251,7 @@ class ChatSettings:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class PassageRef:
+class PassageRef(NamedTuple):
     """A passage of a turn: the `part`-th, from 0, of the message with this role."""
 
     turn_id: str

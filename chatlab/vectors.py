@@ -12,10 +12,8 @@ import contextlib
 import hashlib
 import os
 import re
-import time
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -27,22 +25,13 @@ from chatlab.messages import PassageRef
 
 WRITE_ROWS, WRITE_SECONDS = 64, 1.0  # collected before they are written, whichever is first
 MAX_WAITING = 5_000  # rows that cannot be written
-TIDY_WRITES = 50  # after so many, files are merged: 2,000 single rows make a search 17 times slower
-TIDY_SECONDS = 300.0  # at least between two of these
+# After so many writes, their files are merged, no more often than so: 2,000 single rows make a search 17 times slower.
+TIDY_WRITES, TIDY_SECONDS = 20, 10.0
 KEEP_VERSIONS = timedelta(minutes=10)  # of the table, for searches under way
 NOTHING_OLDER = timedelta(milliseconds=1)  # LanceDB warns of less
 PREFIX = "passages_"
-_REFERENCE = ("turn_id", "role", "part")
 
 Vector = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Neighbour:
-    """A passage and the cosine of the angle between its vector and the one searched for, in [-1, 1]."""
-
-    passage: PassageRef
-    similarity: float
 
 
 class Vectors:
@@ -62,9 +51,9 @@ class Vectors:
         self._unwritten = False  # whether writing failed the last time
         self._writing = asyncio.Lock()  # guards the table's versions: one write, merge or delete at a time
         self._timer: asyncio.TimerHandle | None = None
-        self._flushing: asyncio.Task[None] | None = None
+        self._tidying: asyncio.TimerHandle | None = None
+        self._background: set[asyncio.Task[None]] = set()
         self._n_writes = 0
-        self._tidied_at = 0.0
 
     async def add(self, chat_id: str, passages: Sequence[PassageRef], vectors: Vector) -> None:
         """Add passages of a chat.
@@ -83,10 +72,10 @@ class Vectors:
         if len(self._waiting) >= WRITE_ROWS:
             await self.flush()
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(WRITE_SECONDS, self._flush_soon)
+            self._timer = self._later(WRITE_SECONDS, self._flush_waiting)
 
-    async def nearest(self, chat_id: str, vector: Vector, limit: int) -> list[Neighbour]:
-        """The passages of a chat that are nearest to a vector, in no order.
+    async def nearest(self, chat_id: str, vector: Vector, limit: int) -> dict[PassageRef, float]:
+        """The passages of a chat that are nearest to a vector, and the cosines of the angles between, in [-1, 1].
 
         Args:
             chat_id: The chat.
@@ -98,13 +87,11 @@ class Vectors:
         """
         if self._unwritten:
             await self.flush()
-        found = [
-            Neighbour(passage, float(row @ vector)) for chat, passage, row in self._waiting if chat == chat_id
-        ]  # they are few
+        waiting = {passage: float(row @ vector) for chat, passage, row in self._waiting if chat == chat_id}
         try:
-            return found + await self._search(chat_id, vector, limit)
+            return await self._search(chat_id, vector, limit) | waiting
         except VectorsUnavailable:  # perhaps the version that it read was tidied away meanwhile
-            return found + await self._search(chat_id, vector, limit)
+            return await self._search(chat_id, vector, limit) | waiting
 
     async def turn_ids(self, chat_id: str) -> set[str]:
         """The turns of a chat that have passages here.
@@ -168,37 +155,51 @@ class Vectors:
                 written = {id(row) for row in rows}
                 self._waiting = [row for row in self._waiting if id(row) not in written]
                 self._n_writes += 1
-                if self._n_writes >= TIDY_WRITES and time.monotonic() - self._tidied_at > TIDY_SECONDS:
-                    await self._tidy(table, KEEP_VERSIONS)
+                if self._n_writes >= TIDY_WRITES and self._tidying is None:
+                    self._tidying = self._later(TIDY_SECONDS, self._tidy_up)
 
     def close(self) -> None:
         """Let go. What is not written is lost: its texts are embedded again when they are missed."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._tidying):
+            if timer is not None:
+                timer.cancel()
         if self._database is not None:
             self._database.close()
         self._database = self._table = None
 
-    def _flush_soon(self) -> None:
+    def _later(self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.TimerHandle:
+        """Do something by and by; that it failed, the next search says."""
+
+        async def quietly() -> None:
+            with contextlib.suppress(VectorsUnavailable):
+                await work()
+
+        def begin() -> None:
+            task = asyncio.create_task(quietly(), name="vectors")
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+
+        return asyncio.get_running_loop().call_later(seconds, begin)
+
+    async def _flush_waiting(self) -> None:
         self._timer = None
-        self._flushing = asyncio.create_task(self._flush_quietly(), name="vectors")
+        await self.flush()
 
-    async def _flush_quietly(self) -> None:
-        with contextlib.suppress(VectorsUnavailable):  # the next search says so
-            await self.flush()
+    async def _tidy_up(self) -> None:
+        self._tidying = None
+        async with self._writing, self._faults("tidy"):
+            if (table := await self._opened()) is not None:
+                await self._tidy(table, KEEP_VERSIONS)
 
-    async def _search(self, chat_id: str, vector: Vector, limit: int) -> list[Neighbour]:
+    async def _search(self, chat_id: str, vector: Vector, limit: int) -> dict[PassageRef, float]:
         async with self._faults("search"):
             if (table := await self._opened()) is None:
-                return []
+                return {}
             query = table.query().where(_is(chat_id)).nearest_to(vector).distance_type("dot")
-            rows = await query.select([*_REFERENCE, "_distance"]).limit(limit).to_arrow()
-            turns, roles, parts = (rows[name].to_pylist() for name in _REFERENCE)
+            rows = await query.select([*PassageRef._fields, "_distance"]).limit(limit).to_arrow()
+            passages = map(PassageRef._make, zip(*(rows[name].to_pylist() for name in PassageRef._fields), strict=True))
             similarities = 1.0 - rows["_distance"].to_numpy()  # "dot" is 1 - the product
-            return [
-                Neighbour(PassageRef(*reference), similarity)
-                for *reference, similarity in zip(turns, roles, parts, similarities.tolist(), strict=True)
-            ]
+            return dict(zip(passages, similarities.tolist(), strict=True))
 
     async def _opened(self) -> Any:
         """The table, or None before the first write."""
@@ -227,7 +228,7 @@ class Vectors:
     async def _tidy(self, table: Any, keep: timedelta) -> None:
         """Merge files, bring the index up to date, drop old versions."""
         await table.optimize(cleanup_older_than=keep)
-        self._n_writes, self._tidied_at = 0, time.monotonic()
+        self._n_writes = 0
 
     @asynccontextmanager
     async def _faults(self, what: str) -> AsyncGenerator[None]:

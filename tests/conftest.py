@@ -187,7 +187,6 @@ class ScriptedEngine:
     pause: Callable[[], Any] | None = None
     context_tokens: int = 1_000
     seen: list[GenerationRequest] = field(default_factory=list[GenerationRequest])
-    warmed: list[GenerationRequest] = field(default_factory=list[GenerationRequest])
     n_open: int = 0
     warmed: list[GenerationRequest] = field(default_factory=list[GenerationRequest])
 

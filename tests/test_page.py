@@ -272,6 +272,28 @@ class TestConversation:
         expect(page.locator(".verdict")).to_have_text("Noted: It only repeats me")
         expect(page.get_by_label("Bad answer")).to_have_attribute("aria-pressed", "true")
 
+    def test_a_pinned_turn(self, page: Page) -> None:
+        ask(page, "Keep this in mind")
+        page.get_by_label("Pin: the model sees it").click()
+        pinned = page.get_by_label("Let it go")
+        expect(pinned).to_have_attribute("aria-pressed", "true")
+        page.reload()
+        pinned.click()
+        expect(page.get_by_label("Pin: the model sees it")).to_have_attribute("aria-pressed", "false")
+
+    def test_a_recalled_turn_is_shown(self, page: Page) -> None:
+        page.get_by_label("Settings of this chat").click()
+        page.get_by_label("Hybrid").check()
+        page.get_by_label("Budget, in tokens").fill("400")
+        page.get_by_label("Budget, in tokens").blur()
+        page.get_by_label("Close the settings").click()
+        ask(page, "I adopted a beagle called Biscuit")
+        for i in range(6):
+            ask(page, f"Message {i}. " + "Some more words. " * 12)
+        ask(page, "Which beagle did I adopt?")
+        expect(page.locator("#latest .line")).to_contain_text("recalled")
+        examine(page, "recalled")
+
     def test_a_long_chat_comes_by_page_and_stays_where_one_reads(self, page: Page) -> None:
         for i in range(25):
             ask(page, f"Message {i}. short")

@@ -19,7 +19,7 @@ from chatlab.history.recall import combined
 from chatlab.messages import HistoryChoice, PromptProvenance, Turn
 from chatlab.settings import Settings
 from chatlab.wiring import Parts, wire
-from tests.conftest import ScriptedEngine, ask, new_chat
+from tests.conftest import ScriptedEngine, ask, new_chat, text_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SAID = [
@@ -142,7 +142,7 @@ def engine() -> ScriptedEngine:
 
 
 @pytest.fixture
-async def parts(settings: Settings, engine: ScriptedEngine) -> AsyncIterator[Parts]:
+async def talking(settings: Settings, engine: ScriptedEngine) -> AsyncIterator[Parts]:
     with wire(settings, engine) as parts:
         yield parts
         await parts.jobs.close()
@@ -171,81 +171,81 @@ async def long_chat(parts: Parts, strategy: str = "hybrid") -> str:
     return chat.chat_id
 
 
-async def test_an_evicted_turn_comes_back_when_it_matters(parts: Parts, engine: ScriptedEngine) -> None:
-    chat_id = await long_chat(parts)
-    turn = await said(parts, chat_id, "What is the name of my dog?")
+async def test_an_evicted_turn_comes_back_when_it_matters(talking: Parts, engine: ScriptedEngine) -> None:
+    chat_id = await long_chat(talking)
+    turn = await said(talking, chat_id, "What is the name of my dog?")
     prompt = prompt_of(turn)
-    first = (await parts.chats.conversation("u", chat_id)).turns[0].turn_id
+    first = (await talking.chats.conversation("u", chat_id)).turns[0].turn_id
     assert [part.kind for part in prompt.parts] == ["verbatim", "retrieved", "question"]
     assert first in prompt.parts[1].turn_ids
     assert first not in prompt.dropped_turn_ids
     assert "Biscuit" in engine.seen[-1].messages[-1]["content"]
-    seen = await parts.chats.prompt("u", chat_id, turn.turn_id)
+    seen = await talking.chats.prompt("u", chat_id, turn.turn_id)
     assert seen.messages == tuple(engine.seen[-1].messages)
     # The next prompt carries the question without the quotes.
-    await said(parts, chat_id, "Thanks!")
+    await said(talking, chat_id, "Thanks!")
     assert "What is the name of my dog?" in [message["content"] for message in engine.seen[-1].messages]
 
 
-async def test_the_strategy_is_chosen_a_request_and_at_any_time(parts: Parts, engine: ScriptedEngine) -> None:
-    chat_id = await long_chat(parts, "truncate")
-    assert not (parts.settings.data_dir / "vectors").exists()
+async def test_the_strategy_is_chosen_a_request_and_at_any_time(talking: Parts, engine: ScriptedEngine) -> None:
+    chat_id = await long_chat(talking, "truncate")
+    assert not (talking.settings.data_dir / "vectors").exists()
     question = "What is the name of my beagle?"
     for strategy, found in (("hybrid", True), ("truncate", False), ("hybrid", True)):
-        turn = await said(parts, chat_id, question, history=HistoryChoice(strategy))  # pyright: ignore[reportArgumentType]
+        turn = await said(talking, chat_id, question, history=HistoryChoice(strategy))  # pyright: ignore[reportArgumentType]
         assert prompt_of(turn).strategy == strategy
         assert ("Biscuit" in engine.seen[-1].messages[-1]["content"]) == found
 
 
-async def test_the_next_prompts_beginning_is_prepared(parts: Parts, engine: ScriptedEngine) -> None:
-    chat_id = await long_chat(parts)
+async def test_the_next_prompts_beginning_is_prepared(talking: Parts, engine: ScriptedEngine) -> None:
+    chat_id = await long_chat(talking)
     for question in ("What is the name of my dog?", "And its breed?", "x" * 300, "Thanks!"):
-        await said(parts, chat_id, question)
+        await said(talking, chat_id, question)
         prepared = engine.warmed[-1].messages
-        await said(parts, chat_id, "What was my beagle called?")
+        await said(talking, chat_id, "What was my beagle called?")
         sent = engine.seen[-1].messages
         assert list(sent[: len(prepared)]) == list(prepared)
         assert len(sent) == len(prepared) + 1
         assert engine.warmed[-1].user_id == "u"
 
 
-async def test_a_deleted_chats_vectors_go_with_it(parts: Parts) -> None:
-    chat_id, other = await long_chat(parts), await long_chat(parts)
-    vectors = parts.recall._vectors
+async def test_a_deleted_chats_vectors_go_with_it(talking: Parts) -> None:
+    chat_id, other = await long_chat(talking), await long_chat(talking)
+    vectors = talking.recall._vectors
     await vectors.flush()
-    await parts.chats.delete_chat("u", chat_id)
+    await talking.chats.delete_chat("u", chat_id)
     assert await vectors.turn_ids(chat_id) == set()
     assert len(await vectors.turn_ids(other)) == 10
 
 
-async def test_what_a_crash_left_is_swept_after_the_next_start(parts: Parts) -> None:
-    await parts.recall.index("deleted before the crash", turns())
-    await parts.recall._vectors.flush()
-    await long_chat(parts)
-    assert await parts.recall._vectors.turn_ids("deleted before the crash") == set()
+async def test_what_a_crash_left_is_swept_after_the_next_start(talking: Parts) -> None:
+    await talking.recall.index("deleted before the crash", turns())
+    await talking.recall._vectors.flush()
+    await long_chat(talking)
+    assert await talking.recall._vectors.turn_ids("deleted before the crash") == set()
 
 
 @pytest.mark.parametrize("broken", ["corrupt", "unwritable"])
-async def test_a_broken_vector_store_makes_it_truncate(parts: Parts, engine: ScriptedEngine, broken: str) -> None:
+async def test_a_broken_vector_store_makes_it_truncate(talking: Parts, engine: ScriptedEngine, broken: str) -> None:
     if broken == "unwritable":
-        (parts.settings.data_dir / "vectors").write_text("in the way")
-    chat_id = await long_chat(parts)
-    vectors = parts.recall._vectors
+        (talking.settings.data_dir / "vectors").write_text("in the way")
+    chat_id = await long_chat(talking)
+    vectors = talking.recall._vectors
     with suppress(VectorsUnavailable):  # as it does by itself after a second
         await vectors.flush()
     if broken == "corrupt":
-        for file in (parts.settings.data_dir / "vectors").rglob("*"):
+        for file in (talking.settings.data_dir / "vectors").rglob("*"):
             if file.is_file():
                 file.write_bytes(b"broken")
         vectors._table = None
-    turn = await said(parts, chat_id, "What is the name of my dog?")
+    turn = await said(talking, chat_id, "What is the name of my dog?")
     assert turn.status == "done"
     prompt = prompt_of(turn)
     assert prompt.strategy == "truncate"
     assert prompt.fault is not None
     assert prompt.fault.startswith("hybrid: LanceDB")
     assert "retrieved" not in {part.kind for part in prompt.parts}
-    assert b'chatlab_faults_total{chatlab_part="recall"' in parts.metrics.prometheus()
+    assert b'chatlab_faults_total{chatlab_part="recall"' in talking.metrics.prometheus()
 
 
 async def test_an_embedder_that_cannot_be_loaded_does_so_too(settings: Settings, engine: ScriptedEngine) -> None:
@@ -260,17 +260,17 @@ async def test_an_embedder_that_cannot_be_loaded_does_so_too(settings: Settings,
 # Pinning
 
 
-async def test_a_pinned_turn_is_seen_by_every_later_one(parts: Parts, engine: ScriptedEngine) -> None:
-    chat_id = await long_chat(parts, "truncate")
-    first = (await parts.chats.conversation("u", chat_id)).turns[0]
-    assert first.turn_id in prompt_of(await said(parts, chat_id, "Well?")).dropped_turn_ids
-    pinned = await parts.chats.pin("u", chat_id, first.turn_id, True)
+async def test_a_pinned_turn_is_seen_by_every_later_one(talking: Parts, engine: ScriptedEngine) -> None:
+    chat_id = await long_chat(talking, "truncate")
+    first = (await talking.chats.conversation("u", chat_id)).turns[0]
+    assert first.turn_id in prompt_of(await said(talking, chat_id, "Well?")).dropped_turn_ids
+    pinned = await talking.chats.pin("u", chat_id, first.turn_id, True)
     assert pinned.pinned
-    prompt = prompt_of(await said(parts, chat_id, "Well?"))
+    prompt = prompt_of(await said(talking, chat_id, "Well?"))
     assert next(part.turn_ids for part in prompt.parts if part.kind == "pinned") == (first.turn_id,)
     assert engine.seen[-1].messages[0]["content"] == first.user_message
-    await parts.chats.pin("u", chat_id, first.turn_id, False)
-    assert first.turn_id in prompt_of(await said(parts, chat_id, "Well?")).dropped_turn_ids
+    await talking.chats.pin("u", chat_id, first.turn_id, False)
+    assert first.turn_id in prompt_of(await said(talking, chat_id, "Well?")).dropped_turn_ids
 
 
 def test_pinning_over_http(client: TestClient) -> None:
@@ -291,7 +291,9 @@ def test_hybrid_over_http(client: TestClient) -> None:
     for i in range(12):
         done = ask(client, chat_id, f"Tell me more of subject {i}. " + "Please. " * 8)[-1]
     assert done.name == "done"  # pyright: ignore[reportPossiblyUnboundVariable]
-    prompt = ask(client, chat_id, "Which beagle did I adopt?")[-1].data["provenance"]["prompt"]
+    sent = ask(client, chat_id, "Which beagle did I adopt?")
+    assert text_of(sent) == "Which beagle did I adopt?", "the echo says the user's words alone"
+    prompt = sent[-1].data["provenance"]["prompt"]
     assert prompt["strategy"] == "hybrid"
     assert prompt["fault"] is None
     assert prompt["promptTokens"] <= 300
@@ -310,7 +312,7 @@ def test_hybrid_over_v1(client: TestClient) -> None:
             {"role": "assistant", "content": "Fine"},
         ]
     messages.append({"role": "user", "content": "Which beagle did I adopt?"})
-    body = {"model": model, "messages": messages, "chatlab": {"history": {"strategy": "hybrid", "budget_tokens": 300}}}
+    body = {"model": model, "messages": messages, "chatlab": {"history": {"strategy": "hybrid", "budget_tokens": 100}}}
     answer = client.post("/v1/chat/completions", json=body).json()
     prompt = answer["chatlab"]["provenance"]["prompt"]
     assert "retrieved" in {part["kind"] for part in prompt["parts"]}

@@ -11,7 +11,19 @@ import gradio as gr
 import pytest
 
 from chatlab.errors import InvalidInput
-from chatlab.messages import CacheChoice, Chat, ChatSettings, Feedback, HistoryChoice, Problem, SamplingParams, Turn
+from chatlab.messages import (
+    CacheChoice,
+    Chat,
+    ChatSettings,
+    Feedback,
+    HistoryChoice,
+    Problem,
+    PromptPart,
+    PromptProvenance,
+    Provenance,
+    SamplingParams,
+    Turn,
+)
 from chatlab.settings import Settings
 from chatlab.store import SearchHit
 from chatlab.ui import conversation
@@ -154,6 +166,19 @@ class TestConversation:
         assert "Noted: Too long" in (view.latest or "")
         view = await page.handlers.rate(page.kept, page.session, page.place, page.place.leaf, 1, None)
         assert 'data-rating="1" aria-pressed="true"' in (view.latest or "")
+
+    async def test_a_pinned_turn_is_shown_as_one(self, page: Page) -> None:
+        await page.all(page.ask("one"))
+        for pinned in (True, False):
+            view = await page.handlers.pin(page.kept, page.session, page.place, page.place.leaf, pinned)
+            assert f'data-do="pin-turn" data-turn="{page.place.leaf}"' in (view.latest or "")
+            assert ("Let it go" in (view.latest or "")) == pinned
+
+    def test_the_line_says_what_the_model_saw_of_the_chat(self) -> None:
+        parts = (PromptPart("verbatim", ("c",), 5), PromptPart("retrieved", ("a", "b"), 9))
+        seen = PromptProvenance("hybrid", 99, 20, parts, ("d", "e", "f"), "hybrid: no disk")
+        line = conversation.line_of(turn("t", provenance=Provenance(prompt=seen)))
+        assert "2 earlier turns recalled · 3 not seen · earlier turns could not be searched (hybrid: no disk)" in line
 
     async def test_a_long_chat_comes_by_page(self, page: Page) -> None:
         for i in range(25):

@@ -43,7 +43,7 @@ def refs(*names: str) -> list[PassageRef]:
 
 async def similarities(vectors: Vectors, chat_id: str, seed: int, limit: int = 10) -> dict[str, float]:
     found = await vectors.nearest(chat_id, unit(seed)[0], limit)
-    return {each.passage.turn_id: each.similarity for each in found}
+    return {passage.turn_id: similarity for passage, similarity in found.items()}
 
 
 async def test_what_is_added_is_found_before_and_after_it_is_written(vectors: Vectors, folder: Path) -> None:
@@ -79,11 +79,13 @@ async def test_rows_are_written_together(vectors: Vectors, folder: Path, monkeyp
 
 async def test_many_writes_are_merged(vectors: Vectors, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TIDY_WRITES", 10)
-    monkeypatch.setattr(module, "TIDY_SECONDS", 0.0)
+    monkeypatch.setattr(module, "TIDY_SECONDS", 0.01)
     for i in range(12):
         await vectors.add("a", refs(f"t{i}"), unit(i))
         await vectors.flush()
-    assert vectors._n_writes < 10
+    async with asyncio.timeout(5):
+        while vectors._n_writes >= 10:
+            await asyncio.sleep(0.01)
     assert len(await similarities(vectors, "a", 1, limit=50)) == 12
 
 

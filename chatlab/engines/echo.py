@@ -19,7 +19,7 @@ from chatlab.engines.base import (
     check_room,
 )
 from chatlab.engines.text import StopStrings
-from chatlab.messages import Message
+from chatlab.messages import QUOTES_CLOSE, QUOTES_OPEN, Message
 
 TOKEN = re.compile(r"\s*\S+|\s+")
 CONTEXT_TOKENS = 1_000_000
@@ -74,12 +74,13 @@ class EchoEngine:
         return len(self.render(messages).split()) + 1  # the end of the last line is white space, too
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[Chunk]:
-        """The last user message, a word at a time."""
+        """The last user message without what is quoted before it, a word at a time."""
         prompt_tokens, limit = self.count(request.messages), answer_limit(self._facts, request.params)
         check_room(self._facts, prompt_tokens, limit)
-        tokens: list[str] = TOKEN.findall(
-            next((m["content"] for m in reversed(request.messages) if m["role"] == "user"), "")
-        )
+        said = next((m["content"] for m in reversed(request.messages) if m["role"] == "user"), "")
+        if said.startswith(QUOTES_OPEN):
+            said = said.partition(QUOTES_CLOSE)[2]
+        tokens: list[str] = TOKEN.findall(said)
         stops = StopStrings(request.params.stop or ())
         loop = asyncio.get_running_loop()
         due = loop.time()

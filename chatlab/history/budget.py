@@ -47,12 +47,8 @@ class TokenCounts:
         """
 
         def counted() -> int:
-            probe: Message = {"role": "user", "content": "?"}
-            turn: list[Message] = [
-                {"role": "user", "content": inert(question)},
-                {"role": "assistant", "content": inert(answer)},
-            ]
-            return self._counter.count([*turn, probe]) - self._counter.count([probe])
+            turn: list[Message] = [_said(inert(question)), {"role": "assistant", "content": inert(answer)}]
+            return self._counter.count([*turn, _said("?")]) - self._of_alone("?")
 
         return self._remembered(hash((question, answer)), counted)
 
@@ -60,13 +56,13 @@ class TokenCounts:
         """Tokens of a line within a message, its line break included."""
         if self._counter.facts.counting != "here":
             return int(len(line) / CHARS_PER_TOKEN) + 2
+        return self._remembered(
+            hash(line), lambda: self._counter.count([_said(f"x{line}\nx")]) - self._of_alone("x\nx")
+        )
 
-        def counted() -> int:
-            with_line: Message = {"role": "user", "content": f"x{line}\nx"}
-            without: Message = {"role": "user", "content": "x\nx"}
-            return self._counter.count([with_line]) - self._counter.count([without])
-
-        return self._remembered(hash(line), counted)
+    def _of_alone(self, text: str) -> int:
+        """Tokens of a prompt that is one short message."""
+        return self._remembered(hash(("alone", text, "")), lambda: self._counter.count([_said(text)]))
 
     def _remembered(self, key: int, counted: Callable[[], int]) -> int:
         if (tokens := self._known.get(key)) is None:
@@ -74,6 +70,10 @@ class TokenCounts:
             if len(self._known) > MAX_REMEMBERED:
                 self._known.popitem(last=False)
         return tokens
+
+
+def _said(text: str) -> Message:
+    return {"role": "user", "content": text}
 
 
 def prompt_budget(facts: ModelFacts, params: SamplingParams, asked_tokens: int | None) -> int:

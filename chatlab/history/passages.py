@@ -47,7 +47,7 @@ def joined(passages: Iterable[Passage]) -> list[Passage]:
     whole: list[Passage] = []
     for passage in passages:
         before = whole[-1] if whole else None
-        if before and replace(passage.ref, part=before.last_part + 1) == replace(before.ref, part=passage.ref.part):
+        if before and passage.ref == before.ref._replace(part=before.last_part + 1):
             whole[-1] = replace(before, text=before.text + passage.text, last_part=passage.last_part)
         else:
             whole.append(passage)

@@ -33,7 +33,7 @@ from chatlab.messages import (
 LONG_CHARS = 4_000  # above this, tokenising is worth a thread
 QUESTION_SHARE = 0.1  # of the budget, assumed where the question must not matter
 MIN_TURN_TOKENS = 64  # a turn that does not fit is not cut down to less
-MAX_MISSES = 40  # passages in a row that no longer fit
+MAX_MISSES = 10  # passages in a row that no longer fit
 
 P = ParamSpec("P")
 R = TypeVar("R")

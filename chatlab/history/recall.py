@@ -42,11 +42,15 @@ class _Words:
 
     turn_ids: list[str] = field(default_factory=list[str])
     passages: list[Passage] = field(default_factory=list[Passage])
+    sittings: list[int] = field(default_factory=list[int])  # which one each passage belongs to
     index: LexicalIndex = field(default_factory=LexicalIndex)
 
     def add(self, turn: Turn) -> None:
         self.turn_ids.append(turn.turn_id)
         for passage in passages_of(turn):
+            before = self.passages[-1].said_at if self.passages else passage.said_at
+            sitting = self.sittings[-1] if self.sittings else 0
+            self.sittings.append(sitting + (passage.said_at - before > SITTING))
             self.passages.append(passage)
             self.index.add(terms(date_of(passage) + " " + passage.text))
 
@@ -87,13 +91,12 @@ class Recall:
             by_meaning = np.full(len(by_words), np.nan)
             if chat_id is not None and embedded is not None:
                 vector = (await embedded).vectors[0]
-                found = await self._vectors.nearest(chat_id, vector, MAX_PASSAGES)
-                similarities = {each.passage: each.similarity for each in found}
+                similarities = await self._vectors.nearest(chat_id, vector, MAX_PASSAGES)
                 by_meaning = np.array([similarities.get(passage.ref, np.nan) for passage in words.passages])
         finally:
             if embedded is not None and not embedded.done():
                 embedded.cancel()
-        scores = combined(by_words, by_meaning, sittings(words.passages))
+        scores = combined(by_words, by_meaning, np.array(words.sittings))
         if not scores.any():
             return ()
         wanted = np.flatnonzero(scores >= min(MIN_SCORE, scores.max() / 2))
@@ -154,12 +157,6 @@ class Recall:
             while len(self._words) > CHATS:
                 self._words.popitem(last=False)
         return known
-
-
-def sittings(passages: Sequence[Passage]) -> NDArray[np.int64]:
-    """A number for each passage, the same within a sitting, (n,)."""
-    seconds = np.array([passage.said_at.timestamp() for passage in passages])
-    return np.cumsum(np.diff(seconds, prepend=seconds[:1]) > SITTING.total_seconds(), dtype=np.int64)
 
 
 def combined(by_words: Scores, by_meaning: Scores, sitting: NDArray[np.int64]) -> Scores:

@@ -125,6 +125,10 @@ class LabChat:
         said = checked(NewFeedback, rating=rating, reason=reason)
         self._thread.call(self._chats.rate(self.user_id, self.chat_id, _id_of(turn), said.rating, said.reason))
 
+    def pin(self, turn: Turn | str, pinned: bool = True) -> None:
+        """Keep a turn in the prompt of every later one, or no longer."""
+        self._thread.call(self._chats.pin(self.user_id, self.chat_id, _id_of(turn), pinned))
+
     def delete(self) -> None:
         """Delete the chat and all that belongs to it; an answer under way is stopped first."""
         self._thread.call(self._chats.delete_chat(self.user_id, self.chat_id))

@@ -124,7 +124,8 @@ def _prompt(prompt: PromptProvenance) -> str:
         legend += f' · <span class="key {part.kind}"></span> {part.kind} {part.tokens}{turns}'
     dropped = f" · left out {_turns(len(prompt.dropped_turn_ids))}" if prompt.dropped_turn_ids else ""
     total = f"{prompt.strategy}: {prompt.prompt_tokens} of {prompt.budget_tokens} tokens"
-    return f'<div class="bar">{bar}</div>{total}{legend}{dropped}'
+    fault = f" · {escape(prompt.fault)}" if prompt.fault else ""
+    return f'<div class="bar">{bar}</div>{total}{legend}{dropped}{fault}'
 
 
 def _cache(provenance: Provenance) -> str:

@@ -10,7 +10,7 @@ from html import escape
 from itertools import count
 
 from chatlab.markdown import split_reasoning, to_html
-from chatlab.messages import Problem, Turn
+from chatlab.messages import Problem, PromptProvenance, Turn
 from chatlab.ui.view import Branch
 
 LONG_MESSAGE_CHARS = 1_200
@@ -184,6 +184,8 @@ def _tools(turn: Turn, last: bool, read_only: bool) -> str:
         return "".join(tools)
     tools.append(button("regenerate", "Regenerate", "again"))
     if turn.assistant_message:
+        name = "Let it go: no longer in every prompt" if turn.pinned else "Pin: the model sees it from now on"
+        tools.append(button("pin-turn", name, "pin", f' aria-pressed="{str(turn.pinned).lower()}"'))
         tools.append(button("rate", "Good answer", "up", f' data-rating="1" aria-pressed="{str(rating == 1).lower()}"'))
         tools.append(
             button("rate", "Bad answer", "down", f' data-rating="-1" aria-pressed="{str(rating == -1).lower()}"')
@@ -230,14 +232,27 @@ def advice(problem: Problem) -> str:
 
 
 def line_of(turn: Turn) -> str:
-    """Source, tokens, time to first token, rate; what is unknown is left out."""
+    """Source, tokens, time to first token, rate, what of the chat the model saw; what is unknown is left out."""
     usage, timing = turn.provenance.usage, turn.provenance.timing
     facts = [
         {"model": turn.provenance.model or "model", "cache": "from the cache", None: ""}[turn.source],
         f"{usage.prompt_tokens:,} → {usage.completion_tokens:,} tokens" if usage.prompt_tokens is not None else "",
         f"first token {timing.ttft_ms:.0f} ms" if timing.ttft_ms is not None else "",
         f"{timing.tokens_per_second:.0f} tokens/s" if timing.tokens_per_second is not None else "",
+        *_history(turn.provenance.prompt),
         "stopped" if turn.status == "stopped" else "",
         "cut at the token limit" if turn.finish_reason == "length" else "",
     ]
     return " · ".join(fact for fact in facts if fact)
+
+
+def _history(prompt: PromptProvenance | None) -> list[str]:
+    """What is worth saying of the history: turns brought back, turns not seen, and why it is not as chosen."""
+    if prompt is None:
+        return []
+    quoted = next((len(part.turn_ids) for part in prompt.parts if part.kind == "retrieved"), 0)
+    return [
+        f"{quoted} earlier turn{'s' * (quoted > 1)} recalled" if quoted else "",
+        f"{len(prompt.dropped_turn_ids)} not seen" if prompt.dropped_turn_ids else "",
+        f"earlier turns could not be searched ({prompt.fault})" if prompt.fault else "",
+    ]

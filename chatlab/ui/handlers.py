@@ -209,6 +209,15 @@ class PageHandlers:
             raise refusal(error) from error
         return await self.as_is(kept, session, place)
 
+    async def pin(self, kept: Kept, session: str, place: Place, turn_id: str, pinned: bool) -> View:
+        """Keep a turn in every later prompt, or no longer; the page shows it."""
+        user_id = self._identities.require(kept)
+        try:
+            await self._chats.pin(user_id, place.chat, turn_id, pinned)
+        except ChatlabError as error:
+            raise refusal(error) from error
+        return await self.as_is(kept, session, place)
+
     async def as_is(self, kept: Kept, session: str, place: Place) -> View:
         """The same place, as it is now; nothing if the page has gone on meanwhile."""
         watch = self._watch(session)

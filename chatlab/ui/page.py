@@ -149,6 +149,7 @@ class ChatPage:
         self.bridge.open_chat(self._open, [self.kept], whole, **QUIET)
         self.bridge.again(self._again, here, shown, **QUIET)
         self.bridge.rate(self._rate, here, shown, **QUIET)
+        self.bridge.pin_turn(self._pin_turn, here, shown, **QUIET)
         self.bridge.manage(self._manage, where, [self.notice, *listing, *whole], **QUIET)
         self.bridge.renew(self._renew, where, listing, **QUIET)
         self.search.change(self._renew, where, listing, **TYPED)
@@ -202,6 +203,12 @@ class ChatPage:
         reason = wanted.text("reason")[:500] or None
         rated = self._handlers.rate(kept, _page(request), Place.of(place), wanted.text("turn"), rating, reason)
         return _updates(await _or_shown(rated))
+
+    async def _pin_turn(self, kept: Kept, place: str, event: gr.EventData, request: gr.Request) -> Updates:
+        wanted = _Payload(event)
+        pinned = wanted.text("pinned") == "true"
+        done = self._handlers.pin(kept, _page(request), Place.of(place), wanted.text("turn"), pinned)
+        return _updates(await _or_shown(done))
 
     async def _manage(
         self, kept: Kept, place: str, shelf: str, q: str, event: gr.EventData, request: gr.Request

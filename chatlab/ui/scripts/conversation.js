@@ -27,6 +27,7 @@ Object.assign(page.actions, {
   branch: (button) => page.reopen({ leaf: button.dataset.turn }),
   earlier: () => page.reopen({ turns: page.place().turns + 40 }),
   rate: (button) => page.tell("rate", { ...button.dataset }),
+  "pin-turn": (button) => page.tell("pin_turn", { turn: button.dataset.turn, pinned: String(button.ariaPressed !== "true") }),
   example(button) {
     page.write("message", button.dataset.text);
     page.field("message").focus();
