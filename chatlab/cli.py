@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chatlab.errors import ConfigError
+from chatlab.evaluation import command as evaluation
 from chatlab.settings import import_spaces, load_settings, quieten_libraries
 from chatlab.telemetry import configure_logging
 
@@ -27,8 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given.command == "bench":
             return _bench(given.subject, given.json)
-        settings = load_settings({"host": given.host, "port": given.port, "data_dir": given.data_dir})
+        settings = load_settings({name: getattr(given, name, None) for name in ("host", "port", "data_dir")})
         configure_logging(settings.log_level, settings.log_json)
+        if given.command == "eval":
+            evaluation.run(given, settings)
+            return 0
         if settings.on_zero_gpu:
             import_spaces()
         from chatlab.serve import serve  # takes seconds: not for --help
@@ -37,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"chatlab: {error}", file=sys.stderr)  # noqa: T201 - a command's own words
         return 2
-    except KeyboardInterrupt:  # during the start
+    except KeyboardInterrupt:
         return 130
     return 0
 
@@ -52,6 +56,10 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="measure a part beside its peers (from a checkout)")
     bench.add_argument("subject", choices=BENCHMARKS)
     bench.add_argument("--json", type=Path, help="write the result here, too")
+    evaluated = commands.add_parser("eval", help="measure chatlab's choices on data").add_subparsers(
+        dest="subject", required=True
+    )
+    evaluation.add_arguments(evaluated.add_parser("history", help="history strategies on conversations"))
     return parser
 
 

@@ -6,7 +6,7 @@ decided here, once: every read takes the user's id, and what is not theirs is `N
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -317,6 +317,15 @@ class DuckDBStore:
         rows = self._cursor().execute("SELECT chat_id FROM chats WHERE discarded_at IS NOT NULL").fetchall()
         self._write_now([Change(chat_id, _deletion(chat_id)) for (chat_id,) in rows])
         return len(rows)
+
+    def all_conversations(self) -> Iterator[Conversation]:
+        """Every user's chats with their turns, by the chats' ids, without those discarded. Blocks."""
+        rows = (
+            self._cursor().execute("SELECT chat_id FROM chats WHERE discarded_at IS NULL ORDER BY chat_id").fetchall()
+        )
+        for (chat_id,) in rows:
+            if (found := self._load(self._cursor(), chat_id)) is not None:
+                yield found
 
     def latest_time(self) -> datetime | None:
         """The latest time stored; new times must be later. Blocks."""

@@ -1,0 +1,261 @@
+"""What a strategy's prompt is worth to the model: the gold answer among ten, and the true next turn.
+
+Both add a section to each cell of a report. They need the weights and take seconds a question.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import structlog
+
+from chatlab.evaluation import bootstrap
+from chatlab.evaluation.dialogues import Dialogue, Question
+from chatlab.evaluation.metrics import content_words, words
+from chatlab.evaluation.prompts import PromptMaker
+from chatlab.evaluation.report import HistoryReport, difference
+from chatlab.evaluation.scoring import Likelihood, Scorer
+
+N_DISTRACTORS = 9
+
+log = structlog.get_logger(__name__)
+
+
+# The gold answer among ten
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """A question and its answers, the gold one first."""
+
+    dialogue: Dialogue
+    question: Question
+    answers: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        return f"{self.dialogue.sample_id}:{self.question.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """Of one question; rank 1 is the first, by log-likelihood a token."""
+
+    nll_per_token: float
+    rank: int
+
+
+async def rank_answers(
+    report: HistoryReport, dialogues: Sequence[Dialogue], maker: PromptMaker, scorer: Scorer, n: int, seed: int
+) -> None:
+    """Add `rank` to every cell: how the gold answer does among nine others of the same dialogue.
+
+    Distractors are gold answers of other questions, all of whose content words occur in the dialogue, so that having
+    read it does not give them away.
+
+    Args:
+        report: Its cells are added to.
+        dialogues: As evaluated.
+        maker: Of prompts.
+        scorer: With the weights.
+        n: Most questions, drawn with the seed from those that have enough distractors.
+        seed: Of the draw, the distractors and the intervals.
+    """
+    choices = _choices(dialogues, n, seed)
+    unread: dict[str, _Ranked] = {}
+    for choice in choices:
+        prompt = await maker.make("truncate", maker.window, choice.dialogue, (), choice.question.question)
+        if prompt is not None:
+            unread[choice.key] = _ranked(scorer.score(prompt.messages, choice.answers))
+    by_cell: dict[tuple[str, int], dict[str, _Ranked]] = {}
+    for cell in report.cells:
+        found = by_cell[cell.strategy, cell.budget] = {}
+        for choice in choices:
+            dialogue, asked = choice.dialogue, choice.question.question
+            prompt = await maker.make(cell.strategy, cell.budget, dialogue, dialogue.turns, asked)
+            if prompt is not None:
+                found[choice.key] = _ranked(scorer.score(prompt.messages, choice.answers))
+        log.info("ranked", strategy=cell.strategy, budget=cell.budget, questions=len(found))
+    for cell in report.cells:
+        found, peer = by_cell[cell.strategy, cell.budget], by_cell.get((report.peer, cell.budget))
+        section = _rank_figures(found, seed) | {"none": _rank_figures(unread, seed)}
+        if peer is not None and cell.strategy != report.peer:
+            section[f"minus_{report.peer}"] = {
+                "first": difference(_first(found), _first(peer), seed),
+                "nll_per_token": difference(_nll(found), _nll(peer), seed),
+            }
+        cell.sections["rank"] = section
+
+
+def _choices(dialogues: Sequence[Dialogue], n: int, seed: int) -> list[_Choice]:
+    generator = np.random.default_rng(seed)
+    found: list[_Choice] = []
+    for dialogue in dialogues:
+        said = {word for each in dialogue.utterances for word in words(each.content)}
+        others = {
+            " ".join(words(q.answer)): q.answer for q in dialogue.questions if said.issuperset(content_words(q.answer))
+        }
+        for question in dialogue.questions:
+            gold = " ".join(words(question.answer))
+            candidates = [answer for text, answer in others.items() if text and text != gold]
+            if gold and len(candidates) >= N_DISTRACTORS:
+                picks = generator.permutation(len(candidates))[:N_DISTRACTORS].tolist()
+                found.append(_Choice(dialogue, question, (question.answer, *(candidates[i] for i in picks))))
+    drawn = sorted(generator.permutation(len(found))[:n].tolist())
+    return [found[i] for i in drawn]
+
+
+def _ranked(scored: Sequence[Likelihood]) -> _Ranked:
+    gold = scored[0].nll_per_token
+    return _Ranked(gold, 1 + sum(other.nll_per_token < gold for other in scored[1:]))
+
+
+def _first(found: Mapping[str, _Ranked]) -> dict[str, float]:
+    return {key: float(each.rank == 1) for key, each in found.items()}
+
+
+def _nll(found: Mapping[str, _Ranked]) -> dict[str, float]:
+    return {key: each.nll_per_token for key, each in found.items()}
+
+
+def _rank_figures(found: Mapping[str, _Ranked], seed: int) -> dict[str, Any]:
+    ranks = [float(each.rank) for each in found.values()]
+    return {
+        "n": len(found),
+        "first": _json(bootstrap.mean(list(_first(found).values()), seed)),
+        "mean_rank": _json(bootstrap.mean(ranks, seed)),
+        "nll_per_token": _json(bootstrap.mean(list(_nll(found).values()), seed)),
+    }
+
+
+# The true next turn
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A turn whose answer is scored, what it scores without and with the whole history, and a stranger's chat."""
+
+    dialogue: Dialogue
+    index: int
+    none: Likelihood
+    full: Likelihood
+    notes: Likelihood | None
+    stranger: Dialogue | None
+
+    @property
+    def question(self) -> str:
+        return self.dialogue.turns[self.index].user_message
+
+    @property
+    def answer(self) -> str:
+        return self.dialogue.turns[self.index].assistant_message or ""
+
+
+async def next_turns(
+    report: HistoryReport, dialogues: Sequence[Dialogue], maker: PromptMaker, scorer: Scorer, n: int, seed: int
+) -> None:
+    """Add `perplexity` to every cell: how likely the assistant's real answer is, given what a strategy shows.
+
+    The share of the full history's gain that is recovered, (none - x) / (none - full) on sums of the negative
+    log-likelihood, is given for the strategy, for the same strategy with the turns of another dialogue (what any
+    history is worth), and for notes that people wrote, as system text. Where there are notes, the turn is the first one
+    that they do not stand for; else any after the first. Turns whose full history exceeds the window are left out.
+
+    Args:
+        report: Its cells are added to.
+        dialogues: As evaluated.
+        maker: Of prompts.
+        scorer: With the weights.
+        n: Most turns, drawn with the seed.
+        seed: Of the draw and the intervals.
+    """
+    targets = await _targets(dialogues, maker, scorer, n, seed)
+    log.info("next turns are drawn", turns=len(targets))
+    for cell in report.cells:
+        kept: list[_Target] = []
+        ours: list[Likelihood] = []
+        strangers: list[Likelihood | None] = []
+        for target in targets:
+            path = target.dialogue.turns[: target.index]
+            prompt = await maker.make(cell.strategy, cell.budget, target.dialogue, path, target.question)
+            if prompt is None:
+                continue
+            other = target.stranger and await maker.make(
+                cell.strategy, cell.budget, target.stranger, target.stranger.turns, target.question
+            )
+            kept.append(target)
+            ours.append(_only(scorer, prompt.messages, target.answer))
+            strangers.append(_only(scorer, other.messages, target.answer) if other else None)
+        cell.sections["perplexity"] = _next_turn_figures(kept, ours, strangers, seed)
+        log.info("next turns are scored", strategy=cell.strategy, budget=cell.budget, turns=len(kept))
+
+
+async def _targets(
+    dialogues: Sequence[Dialogue], maker: PromptMaker, scorer: Scorer, n: int, seed: int
+) -> list[_Target]:
+    generator = np.random.default_rng(seed)
+    places: list[tuple[int, int]] = []
+    for d, dialogue in enumerate(dialogues):
+        answered = [i for i, turn in enumerate(dialogue.turns) if i and turn.user_message and turn.assistant_message]
+        if dialogue.notes:
+            answered = [i for i in answered if i >= dialogue.notes_turn][:1]
+        places += [(d, i) for i in answered]
+    found: list[_Target] = []
+    for pick in generator.permutation(len(places)).tolist():
+        if len(found) == n:
+            break
+        d, i = places[pick]
+        dialogue, turn = dialogues[d], dialogues[d].turns[i]
+        answer = turn.assistant_message or ""
+        full = await maker.make("direct", maker.window, dialogue, dialogue.turns[:i], turn.user_message)
+        none = await maker.make("truncate", maker.window, dialogue, (), turn.user_message)
+        if full is None or none is None:
+            continue
+        notes = await maker.make(
+            "truncate", maker.window, dialogue, (), turn.user_message, notes="\n".join(dialogue.notes)
+        )
+        step = int(generator.integers(1, len(dialogues))) if len(dialogues) > 1 else 0
+        found.append(
+            _Target(
+                dialogue,
+                i,
+                _only(scorer, none.messages, answer),
+                _only(scorer, full.messages, answer),
+                _only(scorer, notes.messages, answer) if dialogue.notes and notes is not None else None,
+                dialogues[(d + step) % len(dialogues)] if step else None,
+            )
+        )
+    return found
+
+
+def _only(scorer: Scorer, messages: Sequence[Any], answer: str) -> Likelihood:
+    return scorer.score(messages, [answer])[0]
+
+
+def _next_turn_figures(
+    targets: Sequence[_Target], ours: Sequence[Likelihood], strangers: Sequence[Likelihood | None], seed: int
+) -> dict[str, Any]:
+    shown: dict[str, Sequence[Likelihood | None]] = {
+        "none": [target.none for target in targets],
+        "full": [target.full for target in targets],
+        "history": ours,
+        "control": strangers,
+        "notes": [target.notes for target in targets],
+    }
+    per_token: dict[str, Any] = {}
+    recovered: dict[str, Any] = {}
+    for name, found in shown.items():
+        known = [(target, each) for target, each in zip(targets, found, strict=True) if each is not None]
+        if not known:
+            continue
+        per_token[name] = _json(bootstrap.ratio([e.nll for _, e in known], [e.tokens for _, e in known], seed))
+        if name not in {"none", "full"}:
+            gains = [target.none.nll - each.nll for target, each in known]
+            possible = [target.none.nll - target.full.nll for target, _ in known]
+            recovered[name] = _json(bootstrap.ratio(gains, possible, seed))
+    return {"n": len(targets), "nll_per_token": per_token, "recovered": recovered}
+
+
+def _json(estimate: bootstrap.Estimate | None) -> dict[str, Any] | None:
+    return None if estimate is None else estimate.as_json()

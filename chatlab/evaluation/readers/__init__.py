@@ -1,0 +1,1 @@
+"""Readers, one a shape of data: from a file to dialogues."""
