@@ -61,17 +61,24 @@ class Embedder:
         """
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._embed, list(texts))
 
+    def preload(self) -> None:
+        """Load the model now, beside everything else; whether that works, the first text will tell."""
+        self._thread.submit(self._loaded)
+
     def close(self) -> None:
         """Finish what was asked for and end the thread."""
         self._thread.shutdown()
 
-    def _embed(self, texts: list[str]) -> Embedded:
+    def _loaded(self) -> Any:
         if self._model is None:
             self._model = self._load()
             self._tokenizer = Tokenizer.from_str(self._model.tokenizer.backend_tokenizer.to_str())
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()
-        vectors = self._model.encode(texts, batch_size=BATCH_SIZE, show_progress_bar=False)
+        return self._model
+
+    def _embed(self, texts: list[str]) -> Embedded:
+        vectors = self._loaded().encode(texts, batch_size=BATCH_SIZE, show_progress_bar=False)
         vectors = np.asarray(vectors, dtype=np.float32)  # (n, dim)
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return Embedded(vectors, sum(len(self._tokenizer.encode(text).ids) for text in texts))

@@ -55,6 +55,11 @@ class Vectors:
         self._background: set[asyncio.Task[None]] = set()
         self._n_writes = 0
 
+    @property
+    def made(self) -> bool:
+        """Whether anything was ever written here."""
+        return "://" in self._uri or os.path.isdir(self._uri)
+
     async def add(self, chat_id: str, passages: Sequence[PassageRef], vectors: Vector) -> None:
         """Add passages of a chat.
 
@@ -205,7 +210,7 @@ class Vectors:
         """The table, or None before the first write."""
         if self._table is None:
             if self._database is None:
-                if "://" not in self._uri and not os.path.isdir(self._uri):
+                if not self.made:
                     return None
                 self._database = await _connect(self._uri)
             names = (await self._database.list_tables()).tables

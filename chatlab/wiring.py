@@ -77,6 +77,8 @@ def wire(settings: Settings, engine: Engine | None = None) -> Generator[Parts]:
             metrics.watch(telemetry.KV_LIMIT_BYTES, lambda: engine.load.kv_limit_bytes)
             metrics.watch(telemetry.PREEMPTED, lambda: engine.load.preempted)
             recall = Recall(embedder, vectors)
+            if vectors.made:  # somebody's chats are searched: the first question should not wait for the embedder
+                embedder.preload()
             yield Parts(
                 settings=settings,
                 store=store,
