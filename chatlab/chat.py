@@ -254,7 +254,7 @@ class ChatService(ChatLibrary):
 
     async def _generate(self, job: Job, plan: _Plan, progress: Progress) -> None:
         """The engine's stream as events and measurements."""
-        request = GenerationRequest(plan.prompt.messages, plan.params, plan.turn.user_id)
+        request = GenerationRequest(plan.prompt.messages, plan.params, plan.turn.user_id, plan.prompt.quoted_chars)
         async with aclosing(self._engine.stream(request)) as chunks:
             async for chunk in chunks:
                 progress.take(chunk)

@@ -53,7 +53,8 @@ class CompletionService:
             return await asyncio.to_thread(self._as_sent, user_id, messages, params)
         prompt = await self._prompts.build(self._as_conversation(user_id, messages), history, params)
         provenance = prompt.provenance
-        return Prepared(GenerationRequest(prompt.messages, params, user_id), provenance, provenance.prompt_tokens)
+        request = GenerationRequest(prompt.messages, params, user_id, prompt.quoted_chars)
+        return Prepared(request, provenance, provenance.prompt_tokens)
 
     async def stream(self, prepared: Prepared) -> AsyncGenerator[Chunk]:
         """The answer; closing the generator cancels.

@@ -22,10 +22,6 @@ PartKind = Literal["system", "pinned", "summary", "verbatim", "retrieved", "ques
 LIVE: tuple[TurnStatus, ...] = ("queued", "running")
 
 
-# Quotes of earlier turns stand between these in a user's message, and the user's own words come after.
-QUOTES_OPEN, QUOTES_CLOSE = "<earlier_messages>", "</earlier_messages>\n\n"
-
-
 class Message(TypedDict):
     """One entry of the standard message list that every prompt is."""
 

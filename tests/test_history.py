@@ -16,10 +16,8 @@ from chatlab.errors import PromptTooLong
 from chatlab.history import Prompt, PromptBuilder, PromptInput, Recall, stored_messages
 from chatlab.history.inert import make_inert
 from chatlab.history.passages import passages_of
-from chatlab.history.quotes import block
+from chatlab.history.quotes import CLOSE, OPEN, block
 from chatlab.messages import (
-    QUOTES_CLOSE,
-    QUOTES_OPEN,
     HistoryChoice,
     Message,
     Provenance,
@@ -30,7 +28,6 @@ from chatlab.messages import (
 from chatlab.vectors import Vectors
 from tests.conftest import ScriptedEngine
 
-OPEN, CLOSE = QUOTES_OPEN, QUOTES_CLOSE.strip()
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 

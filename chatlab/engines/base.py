@@ -53,11 +53,13 @@ class GenerationRequest:
         messages: The prompt, as the standard message list.
         params: Sampling; unset fields take the model's defaults.
         user_id: Whose turn it is in the queue; kept prefixes are shared between a user's requests, never between users.
+        quoted_chars: At the beginning of the last message, before the user's own words.
     """
 
     messages: Sequence[Message]
     params: SamplingParams = field(default_factory=SamplingParams)
     user_id: str = "local"
+    quoted_chars: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from chatlab.engines.base import (
     check_room,
 )
 from chatlab.engines.text import StopStrings
-from chatlab.messages import QUOTES_CLOSE, QUOTES_OPEN, Message
+from chatlab.messages import Message
 
 TOKEN = re.compile(r"\s*\S+|\s+")
 CONTEXT_TOKENS = 1_000_000
@@ -78,9 +78,7 @@ class EchoEngine:
         prompt_tokens, limit = self.count(request.messages), answer_limit(self._facts, request.params)
         check_room(self._facts, prompt_tokens, limit)
         said = next((m["content"] for m in reversed(request.messages) if m["role"] == "user"), "")
-        if said.startswith(QUOTES_OPEN):
-            said = said.partition(QUOTES_CLOSE)[2]
-        tokens: list[str] = TOKEN.findall(said)
+        tokens: list[str] = TOKEN.findall(said[request.quoted_chars :])
         stops = StopStrings(request.params.stop or ())
         loop = asyncio.get_running_loop()
         due = loop.time()

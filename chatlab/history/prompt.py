@@ -60,11 +60,16 @@ class PromptInput:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt, what it is made of, and how to make it again from the stored turns."""
+    """A prompt, what it is made of, and how to make it again from the stored turns.
+
+    Attributes:
+        quoted_chars: Of the last message, before the question.
+    """
 
     messages: tuple[Message, ...]
     recipe: tuple[StoredMessage, ...]
     provenance: PromptProvenance
+    quoted_chars: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +170,9 @@ class PromptBuilder:
         room = budget - stays - tokens
         begin = 0
         if choice.strategy == "direct":
-            _check_direct(budget - room + sum(map(size, range(len(answered)))), budget)
+            if sum(map(size, range(len(answered)))) > room:
+                whole = self._turns("verbatim", answered).messages
+                _check_direct(self._counter.count([*system.messages, *whole, _asked(question)]), budget)
         else:
             tail = TAILS[choice.strategy]
             known = _kept_before(given.path, answered, choice.strategy, budget)
@@ -229,6 +236,7 @@ class PromptBuilder:
                 dropped_turn_ids=tuple(turn.turn_id for turn in plan.given.path if turn.turn_id not in there),
                 fault=plan.fault,
             ),
+            len(quotes),
         )
 
     def _chosen(self, found: Sequence[Passage], room: int) -> list[Passage]:
