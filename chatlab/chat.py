@@ -2,7 +2,7 @@
 
     server half   admission -> load the chat -> build the prompt -> store the user's message -> job      `begin`
     worker half   engine stream -> partial text stored as it grows -> the end stored -> events           `_answer`
-    afterwards    the next prompt's beginning computed, the turn made findable for when it is evicted    `_prepare_next`
+    afterwards    the next prompt's beginning computed, the turn made findable                          `preparation`
 
 The turn belongs to the server: whoever asked may leave, come back, or watch from elsewhere. What is not the caller's
 is `NotFound`. Names no implementation of store, jobs, history or engine.
@@ -18,7 +18,7 @@ import structlog
 
 from chatlab.clock import Clock
 from chatlab.engines.base import Engine, GenerationRequest, Piece
-from chatlab.errors import ChatlabError, FieldError, InvalidInput, ModelUnavailable, NotFound, VectorsUnavailable
+from chatlab.errors import ChatlabError, FieldError, InvalidInput, NotFound
 from chatlab.history import Prompt, PromptBuilder, PromptInput, Recall, stored_messages
 from chatlab.jobs import Job, Jobs
 from chatlab.library import UNDO_SECONDS, ChatLibrary
@@ -42,6 +42,7 @@ from chatlab.messages import (
     path_to,
 )
 from chatlab.partials import PartialTexts
+from chatlab.preparation import Ended, Preparation
 from chatlab.problems import INTERRUPTED, problem_of
 from chatlab.progress import Progress
 from chatlab.store import Store
@@ -122,12 +123,12 @@ class ChatService(ChatLibrary):
         max_message_chars: int,
         undo_seconds: float = UNDO_SECONDS,
     ) -> None:
-        super().__init__(store, jobs, metrics, clock, new_id, undo_seconds, self._forget_turns)
+        prompts = PromptBuilder(engine, recall)
+        preparation = Preparation(prompts, engine, recall, store, jobs, metrics)
+        super().__init__(store, jobs, metrics, clock, new_id, undo_seconds, preparation.forget)
         self._engine = engine
-        self._recall = recall
-        self._prompts = PromptBuilder(engine, recall)
-        self._preparing: dict[str, asyncio.Task[None]] = {}  # by chat
-        self._swept = False
+        self._prompts = prompts
+        self._preparation = preparation
         self._partials = PartialTexts(store, metrics)
         self._titles = TitleWriter(engine, jobs, metrics)
         self._max_message_chars = max_message_chars
@@ -249,7 +250,7 @@ class ChatService(ChatLibrary):
         if turn.status == "done" and (entitle := plan.entitle) is not None:
             self._titles.begin(turn, lambda title: self.replace_title(turn.user_id, turn.chat_id, entitle, title))
         if turn.assistant_message:
-            self._begin_preparing(turn, plan)
+            self._preparation.begin(Ended(turn, plan.given, plan.choice, plan.params))
         job.log.append(DoneEvent(turn) if problem is None else ErrorEvent(turn, problem))
 
     async def _generate(self, job: Job, plan: _Plan, progress: Progress) -> None:
@@ -260,44 +261,6 @@ class ChatService(ChatLibrary):
                 progress.take(chunk)
                 if isinstance(chunk, Piece) and chunk.text:
                     job.log.append(DeltaEvent(chunk.text))
-
-    # A turn: what comes after it
-
-    def _begin_preparing(self, turn: Turn, plan: _Plan) -> None:
-        """Prepare the next turn of the chat, unless that is still being done for the one before."""
-        if turn.chat_id not in self._preparing:
-            task = self._jobs.aside(self._prepare_next(turn, plan), f"prepare {turn.chat_id}")
-            self._preparing[turn.chat_id] = task
-            task.add_done_callback(lambda _: self._preparing.pop(turn.chat_id, None))
-
-    async def _prepare_next(self, turn: Turn, plan: _Plan) -> None:
-        """Have the next prompt's beginning computed while nobody waits, and make this turn findable."""
-        path = (*plan.given.path, turn)
-        try:
-            begins = await self._prompts.upcoming(replace(plan.given, path=path), plan.choice, plan.params)
-            self._engine.warm(GenerationRequest(begins, plan.params, turn.user_id))
-        except InvalidInput:  # the next question will be told
-            pass
-        try:
-            if not self._swept:
-                self._swept = True
-                await self._recall.sweep(await self._store.chat_ids())
-            if plan.choice.strategy == "hybrid":
-                await self._recall.index(turn.chat_id, path)
-        except (VectorsUnavailable, ModelUnavailable) as error:
-            self._metrics.fault("recall")
-            log.warning("turns could not be made findable", chat_id=turn.chat_id, reason=str(error))
-
-    async def _forget_turns(self, chat_id: str) -> None:
-        """Delete what is kept for finding a chat's turns; what cannot be is deleted after the next start."""
-        if (task := self._preparing.get(chat_id)) is not None:
-            task.cancel()
-            await asyncio.wait([task])
-        try:
-            await self._recall.forget(chat_id)
-        except VectorsUnavailable as error:
-            self._metrics.fault("recall")
-            log.warning("a deleted chat's vectors are still there", chat_id=chat_id, reason=str(error))
 
     # Turns, afterwards
 

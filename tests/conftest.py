@@ -165,6 +165,44 @@ def scripted() -> Iterator[ScriptedServer]:
 
 
 @pytest.fixture(scope="session")
+def small_folder(bundled_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with the bundled one's tokenizer and two layers of random weights: quick, and never done talking."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    folder = tmp_path_factory.mktemp("small") / "small"
+    shutil.copytree(bundled_model, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    config = AutoConfig.from_pretrained(bundled_model)
+    config.hidden_size, config.intermediate_size, config.num_hidden_layers = 72, 96, 2
+    config.head_dim = 8
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+    generation = GenerationConfig.from_pretrained(bundled_model)
+    generation.eos_token_id = None
+    generation.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def start_small(small_folder: Path) -> Iterator[Callable[..., Any]]:
+    """Starts Transformers engines on it."""
+    import torch
+
+    from chatlab.engines.transformers import TransformersEngine
+
+    engines: list[Engine] = []
+
+    def start(**options: Any) -> Engine:
+        source = ModelSource("small", str(small_folder), on_hub=False)
+        engines.append(TransformersEngine(source, torch.device("cpu"), **options))
+        return engines[-1]
+
+    yield start
+    for engine in engines:
+        engine.close()
+
+
+@pytest.fixture(scope="session")
 def embedder() -> Iterator[Embedder]:
     embedder = Embedder()
     yield embedder

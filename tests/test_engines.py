@@ -1,12 +1,10 @@
 """One contract suite on every engine, then what is the Transformers engine's own."""
 
 import asyncio
-import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -14,12 +12,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from chatlab.engines.base import Engine, Finished, GenerationRequest, Piece, Started
 from chatlab.engines.echo import TOKEN, EchoEngine
 from chatlab.engines.fair_queue import FairQueue
-from chatlab.engines.models import ModelSource
 from chatlab.engines.text import StopStrings
 from chatlab.engines.transformers import MAX_WARMS, TransformersEngine
 from chatlab.errors import EngineError, PromptTooLong
@@ -230,36 +226,6 @@ async def settled(engine: Engine) -> None:
             return
         await asyncio.sleep(0.02)
     raise AssertionError(engine.load)
-
-
-@pytest.fixture(scope="module")
-def small_folder(bundled_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with the bundled one's tokenizer and two layers of random weights: quick, and never done talking."""
-    folder = tmp_path_factory.mktemp("small") / "small"
-    shutil.copytree(bundled_model, folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    config = AutoConfig.from_pretrained(bundled_model)
-    config.hidden_size, config.intermediate_size, config.num_hidden_layers = 72, 96, 2
-    config.head_dim = 8
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
-    generation = GenerationConfig.from_pretrained(bundled_model)
-    generation.eos_token_id = None
-    generation.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def start_small(small_folder: Path) -> Iterator[Callable[..., TransformersEngine]]:
-    engines: list[TransformersEngine] = []
-
-    def start(**options: Any) -> TransformersEngine:
-        source = ModelSource("small", str(small_folder), on_hub=False)
-        engines.append(TransformersEngine(source, torch.device("cpu"), **options))
-        return engines[-1]
-
-    yield start
-    for engine in engines:
-        engine.close()
 
 
 def asked(i: int, max_new_tokens: int) -> GenerationRequest:

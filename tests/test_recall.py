@@ -1,7 +1,7 @@
 """Finding evicted turns: by meaning and by words, those of the path alone; without them when something is broken."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,12 +11,13 @@ import pytest
 from fastapi.testclient import TestClient
 
 from chatlab.chat import ChatService, TurnRequest
+from chatlab.engines.base import Engine
 from chatlab.errors import VectorsUnavailable
 from chatlab.history import Recall
 from chatlab.history.lexical import LexicalIndex, terms
 from chatlab.history.passages import LONG_CHARS, passages_of, split
 from chatlab.history.recall import combined
-from chatlab.messages import HistoryChoice, PromptProvenance, Turn
+from chatlab.messages import HistoryChoice, PromptProvenance, SamplingParams, Turn
 from chatlab.settings import Settings
 from chatlab.wiring import Parts, wire
 from tests.conftest import ScriptedEngine, ask, new_chat, text_of
@@ -156,7 +157,7 @@ async def said(parts: Parts, chat_id: str, message: str, **fields: object) -> Tu
 
 
 async def quiet(chats: ChatService) -> None:
-    while chats._preparing:
+    while not chats._preparation.idle:
         await asyncio.sleep(0.01)
 
 
@@ -207,6 +208,32 @@ async def test_the_next_prompts_beginning_is_prepared(talking: Parts, engine: Sc
         assert list(sent[: len(prepared)]) == list(prepared)
         assert len(sent) == len(prepared) + 1
         assert engine.warmed[-1].user_id == "u"
+
+
+async def test_an_engine_computes_little_more_than_quotes_and_question(
+    settings: Settings, start_small: Callable[..., Engine]
+) -> None:
+    """With real keys and values: whatever was recalled, and evicted, the rest of the prompt is there already."""
+    with wire(settings, start_small()) as parts:
+        history = HistoryChoice("hybrid", 600)
+        chat = await parts.chats.create_chat(
+            lambda chat: replace(chat, history=history, params=SamplingParams(max_new_tokens=20)), "u"
+        )
+        await said(parts, chat.chat_id, "I adopted a puppy, a beagle called Biscuit.")
+        recalled, evicted = 0, set[str]()
+        for i in range(16):
+            question = f"More of subject {i}. " + "Please. " * 20 if i % 3 else "What is the name of my beagle?"
+            turn = await said(parts, chat.chat_id, question)
+            while parts.engine._warms or parts.engine._scheduler.warming:  # pyright: ignore[reportAttributeAccessIssue]
+                await asyncio.sleep(0.01)
+            prompt = prompt_of(turn)
+            known = sum(part.tokens for part in prompt.parts if part.kind == "verbatim")
+            assert (turn.provenance.usage.reused_prefix_tokens or 0) >= 0.9 * known
+            recalled += "retrieved" in {part.kind for part in prompt.parts}
+            evicted |= {*prompt.dropped_turn_ids}
+        assert recalled >= 2
+        assert evicted
+        await parts.jobs.close()
 
 
 async def test_a_deleted_chats_vectors_go_with_it(talking: Parts) -> None:
