@@ -584,7 +584,16 @@ def echo(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("echo")
 def test_the_command_on_the_shipped_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, result, dump = ROOT / "data/history_questions.jsonl", tmp_path / "result.json", tmp_path / "dump.jsonl"
-    options = ["--strategies", "direct,truncate,bm25", "--budget", "300", "--budget", "900", "--max-turns", "12"]
+    options = [
+        "--strategies",
+        "direct,truncate,summarize,bm25",
+        "--budget",
+        "300",
+        "--budget",
+        "900",
+        "--max-turns",
+        "12",
+    ]
     arguments = ["eval", "history", "--data", str(data), *options, "--json", str(result), "--dump", str(dump)]
     assert main(arguments) == 0
     shown = capsys.readouterr().out

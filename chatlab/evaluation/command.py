@@ -9,11 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+import structlog
+
 from chatlab.errors import ConfigError
 from chatlab.settings import Settings
 
 RECALLING = "hybrid"  # the strategy that searches
+TO_COME = "summarize"  # named in the contract, not in this version
 DEFAULT_BUDGETS = (512, 1_024, 2_048, 4_096)
+
+log = structlog.get_logger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +75,7 @@ class Options:
         """From parsed arguments."""
         return cls(
             data=given.data,
-            strategies=tuple(filter(None, (name.strip() for name in given.strategies.split(",")))),
+            strategies=_names(given.strategies),
             budgets=tuple(given.budget or DEFAULT_BUDGETS),
             dump=given.dump,
             json=given.json,
@@ -143,6 +148,13 @@ async def measure(options: Options, settings: Settings) -> dict[str, Any]:
             if options.perplexity:
                 await next_turns(report, dialogues, maker, scorer, options.perplexity, options.seed)
     return report.with_about(data=str(options.data), peer=PEER).as_json()
+
+
+def _names(listed: str) -> tuple[str, ...]:
+    names = tuple(filter(None, (name.strip() for name in listed.split(","))))
+    if TO_COME in names:
+        log.warning("left out: not in this version", strategy=TO_COME)
+    return tuple(name for name in names if name != TO_COME)
 
 
 def _write_line(file: TextIO, line: Mapping[str, Any]) -> None:
