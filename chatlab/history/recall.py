@@ -7,7 +7,7 @@ Belongs to one event loop.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
@@ -19,7 +19,7 @@ from chatlab.embedding import Embedder
 from chatlab.history.lexical import LexicalIndex, terms
 from chatlab.history.passages import Passage, passages_of
 from chatlab.history.quotes import date_of
-from chatlab.messages import Turn
+from chatlab.messages import PassageRef, Turn
 from chatlab.vectors import Vectors
 
 NEIGHBOURS = (0.5, 0.25)  # of a passage's score, for those one and two places away in the same sitting
@@ -88,21 +88,14 @@ class Recall:
         embedded = None if chat_id is None else asyncio.ensure_future(self._embedder.embed([question]))
         try:
             words = await asyncio.to_thread(self._words_of, chat_id, turns)
-            by_words = words.index.scores(asked)  # (n,)
-            by_meaning = np.full(len(by_words), np.nan)
+            similarities: Mapping[PassageRef, float] = {}
             if chat_id is not None and embedded is not None:
                 vector = (await embedded).vectors[0]
                 similarities = await self._vectors.nearest(chat_id, vector, MAX_PASSAGES)
-                by_meaning = np.array([similarities.get(passage.ref, np.nan) for passage in words.passages])
         finally:
             if embedded is not None and not embedded.done():
                 embedded.cancel()
-        scores = combined(by_words, by_meaning, np.array(words.sittings))
-        if not scores.any():
-            return ()
-        wanted = np.flatnonzero(scores >= enough(float(scores.max())))
-        best_first = wanted[np.argsort(-scores[wanted], kind="stable")]
-        return tuple(words.passages[i] for i in best_first)
+        return await asyncio.to_thread(_best, words, asked, similarities)
 
     async def index(self, chat_id: str, turns: Sequence[Turn]) -> None:
         """Embed the turns of a chat that are not yet; takes its time, so that questions come first.
@@ -158,6 +151,18 @@ class Recall:
             while len(self._words) > CHATS:
                 self._words.popitem(last=False)
         return known
+
+
+def _best(words: _Words, asked: Sequence[str], similarities: Mapping[PassageRef, float]) -> tuple[Passage, ...]:
+    """The passages that count, best first."""
+    by_words = words.index.scores(asked)  # (n,)
+    by_meaning = np.array([similarities.get(passage.ref, np.nan) for passage in words.passages])
+    scores = combined(by_words, by_meaning, np.array(words.sittings))
+    if not scores.any():
+        return ()
+    wanted = np.flatnonzero(scores >= enough(float(scores.max())))
+    best_first = wanted[np.argsort(-scores[wanted], kind="stable")]
+    return tuple(words.passages[i] for i in best_first)
 
 
 def enough(best: float) -> float:
