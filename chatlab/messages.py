@@ -6,7 +6,7 @@ wall clock. The JSON form on the wire is `chatlab.api.schemas`' business, the st
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal, NamedTuple, TypedDict
 
 from chatlab.errors import FieldError, InvalidInput
@@ -19,6 +19,7 @@ Source = Literal["model", "cache"]
 FinishReason = Literal["stop", "length"]
 PartKind = Literal["system", "pinned", "summary", "verbatim", "retrieved", "question"]
 
+UNKNOWN_TIME = datetime.min.replace(tzinfo=UTC)  # of turns that a caller brings along
 LIVE: tuple[TurnStatus, ...] = ("queued", "running")
 
 

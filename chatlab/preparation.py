@@ -4,6 +4,7 @@ Nobody waits for it and nothing depends on it: what fails is counted, and done w
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 import structlog
@@ -28,6 +29,11 @@ class Ended:
     choice: HistoryChoice
     params: SamplingParams
 
+    @property
+    def after(self) -> PromptInput:
+        """What the next prompt is made from, but for its question."""
+        return replace(self.given, path=(*self.given.path, self.turn))
+
 
 class Preparation:
     """Prepares the next turn of chats, one of a chat at a time.
@@ -51,21 +57,37 @@ class Preparation:
         self._jobs = jobs
         self._metrics = metrics
         self._next: dict[str, Ended] = {}  # by chat, the newest turn whose successor is yet to be prepared
-        self._tasks: dict[str, asyncio.Task[None]] = {}  # by chat
+        self._tasks: dict[str, asyncio.Task[None]] = {}  # by chat, what makes its turns findable
+        self._n_under_way = 0
         self._swept = False
 
     @property
     def idle(self) -> bool:
         """Whether all is done."""
-        return not self._tasks
+        return not self._n_under_way
 
     def begin(self, ended: Ended) -> None:
-        """Prepare what follows a turn, after what is being prepared in its chat already."""
+        """Prepare what follows a turn: at once its prompt's beginning, the rest after what is under way in its chat."""
         chat_id = ended.turn.chat_id
+        if self._engine.facts.counting == "here":  # else what could be kept is elsewhere
+            self._aside(lambda: self._warm(ended), f"warm {chat_id}")
         self._next[chat_id] = ended
         if chat_id not in self._tasks:
-            task = self._tasks[chat_id] = self._jobs.aside(self._prepare(chat_id), f"prepare {chat_id}")
-            task.add_done_callback(lambda _: self._tasks.pop(chat_id, None))
+            self._tasks[chat_id] = self._aside(lambda: self._make_findable(chat_id), f"index {chat_id}")
+
+    def _aside(self, work: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
+        self._n_under_way += 1
+        task = self._jobs.aside(self._guarded(work), name)
+        task.add_done_callback(lambda _: setattr(self, "_n_under_way", self._n_under_way - 1))
+        return task
+
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Whatever fails is noted, and the next turn goes without."""
+        try:
+            await work()
+        except Exception:
+            self._metrics.fault("preparation")
+            log.warning("a next turn could not be prepared", exc_info=True)
 
     async def forget(self, chat_id: str) -> None:
         """Delete what is kept of a chat; what cannot be is deleted after the next start."""
@@ -78,31 +100,27 @@ class Preparation:
         except VectorsUnavailable as error:
             self._fault("a deleted chat's vectors are still there", chat_id, error)
 
-    async def _prepare(self, chat_id: str) -> None:
-        while (ended := self._next.pop(chat_id, None)) is not None:
-            given = replace(ended.given, path=(*ended.given.path, ended.turn))
-            if self._engine.facts.counting == "here":  # else what could be kept is elsewhere
-                await self._warm(ended, given)
-            await self._make_findable(ended, given)
-
-    async def _warm(self, ended: Ended, given: PromptInput) -> None:
+    async def _warm(self, ended: Ended) -> None:
         """Have the next prompt's beginning computed."""
         try:
-            begins = await self._prompts.upcoming(given, ended.choice, ended.params)
+            begins = await self._prompts.upcoming(ended.after, ended.choice, ended.params)
         except InvalidInput:  # the next question will be told
             return
         self._engine.warm(GenerationRequest(begins, ended.params, ended.turn.user_id))
 
-    async def _make_findable(self, ended: Ended, given: PromptInput) -> None:
+    async def _make_findable(self, chat_id: str) -> None:
         """Keep what evicted turns are found by, where they are looked for."""
         try:
-            if not self._swept:
-                self._swept = True
-                await self._recall.sweep(await self._store.chat_ids())
-            if ended.choice.strategy == "hybrid":
-                await self._recall.index(ended.turn.chat_id, given.path)
+            while (ended := self._next.pop(chat_id, None)) is not None:
+                if not self._swept:
+                    await self._recall.sweep(await self._store.chat_ids())
+                    self._swept = True
+                if ended.choice.strategy == "hybrid":
+                    await self._recall.index(chat_id, ended.after.path)
         except (VectorsUnavailable, ModelUnavailable) as error:
-            self._fault("turns could not be made findable", ended.turn.chat_id, error)
+            self._fault("turns could not be made findable", chat_id, error)
+        finally:
+            self._tasks.pop(chat_id, None)
 
     def _fault(self, what: str, chat_id: str, error: Exception) -> None:
         self._metrics.fault("recall")

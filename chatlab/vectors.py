@@ -12,12 +12,13 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from chatlab.errors import VectorsUnavailable
@@ -32,6 +33,8 @@ NOTHING_OLDER = timedelta(milliseconds=1)  # LanceDB warns of less
 PREFIX = "passages_"
 
 Vector = NDArray[np.float32]
+
+log = structlog.get_logger(__name__)
 
 
 class Vectors:
@@ -49,11 +52,14 @@ class Vectors:
         self._table: Any = None
         self._waiting: list[tuple[str, PassageRef, Vector]] = []  # rows to be written: chat, passage, vector
         self._unwritten = False  # whether writing failed the last time
+        self._known = False  # whether there was a table
+        self._opening = asyncio.Lock()  # guards _database and _table while they are opened
         self._writing = asyncio.Lock()  # guards the table's versions: one write, merge or delete at a time
         self._timer: asyncio.TimerHandle | None = None
         self._tidying: asyncio.TimerHandle | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._n_writes = 0
+        self.n_faults = 0  # since the start: what was here before one may be gone
 
     @property
     def made(self) -> bool:
@@ -98,17 +104,17 @@ class Vectors:
         except VectorsUnavailable:  # perhaps the version that it read was tidied away meanwhile
             return await self._search(chat_id, vector, limit) | waiting
 
-    async def turn_ids(self, chat_id: str) -> set[str]:
-        """The turns of a chat that have passages here.
+    async def passages(self, chat_id: str) -> set[PassageRef]:
+        """What of a chat is here.
 
         Raises:
             VectorsUnavailable: LanceDB does not answer.
         """
-        found = {passage.turn_id for chat, passage, _ in self._waiting if chat == chat_id}
+        found = {passage for chat, passage, _ in self._waiting if chat == chat_id}
         async with self._faults("read"):
             if (table := await self._opened()) is not None:
-                rows = await table.query().where(_is(chat_id)).select(["turn_id"]).to_arrow()
-                found.update(rows["turn_id"].to_pylist())
+                rows = await table.query().where(_is(chat_id)).select([*PassageRef._fields]).to_arrow()
+                found.update(_passages(rows))
         return found
 
     async def delete_chat(self, chat_id: str) -> None:
@@ -120,8 +126,7 @@ class Vectors:
         self._waiting = [row for row in self._waiting if row[0] != chat_id]
         async with self._writing, self._faults("delete"):
             if (table := await self._opened()) is not None and await table.count_rows(_is(chat_id)):
-                await table.delete(_is(chat_id))
-                await self._tidy(table, NOTHING_OLDER)
+                await self._keep(f"NOT ({_is(chat_id)})")
 
     async def keep_only(self, chat_ids: Collection[str]) -> int:
         """Delete what is of other chats: those whose deletion was interrupted. Gives how many there were.
@@ -134,18 +139,26 @@ class Vectors:
                 return 0
             stored = await table.query().select(["chat_id"]).to_arrow()
             gone = set(stored["chat_id"].unique().to_pylist()) - set(chat_ids)
-            for chat_id in gone:
-                await table.delete(_is(chat_id))
             if gone:
-                await self._tidy(table, NOTHING_OLDER)
+                await self._keep(" AND ".join(f"NOT ({_is(chat_id)})" for chat_id in gone))
             return len(gone)
 
+    async def _keep(self, condition: str) -> None:
+        """Write anew the rows that fulfil a condition: LanceDB leaves deleted ones in files that have few of them."""
+        kept = await self._table.query().where(condition).to_arrow()
+        self._table = await self._made(kept.schema, kept, "overwrite")
+        await asyncio.sleep(2 * NOTHING_OLDER.total_seconds())
+        await self._tidy(self._table, NOTHING_OLDER)
+
     async def flush(self) -> None:
-        """Write what was added.
+        """Write what was added; goes on when its caller is cancelled, since LanceDB does, too.
 
         Raises:
             VectorsUnavailable: It cannot be written; it is tried again with the next write or search.
         """
+        await asyncio.shield(self._begun(self._write()))
+
+    async def _write(self) -> None:
         async with self._writing:
             rows = [*self._waiting]
             if not rows:
@@ -154,8 +167,9 @@ class Vectors:
             async with self._faults("write"):
                 data = _arrow(rows)
                 if (table := await self._opened()) is None:
-                    table = self._table = await self._made(data.schema)
-                await table.add(data)
+                    self._table = await self._made(data.schema, data, "create")
+                else:
+                    await table.add(data)
                 self._unwritten = False
                 written = {id(row) for row in rows}
                 self._waiting = [row for row in self._waiting if id(row) not in written]
@@ -179,12 +193,13 @@ class Vectors:
             with contextlib.suppress(VectorsUnavailable):
                 await work()
 
-        def begin() -> None:
-            task = asyncio.create_task(quietly(), name="vectors")
-            self._background.add(task)
-            task.add_done_callback(self._background.discard)
+        return asyncio.get_running_loop().call_later(seconds, lambda: self._begun(quietly()))
 
-        return asyncio.get_running_loop().call_later(seconds, begin)
+    def _begun(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name="vectors")
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
 
     async def _flush_waiting(self) -> None:
         self._timer = None
@@ -199,35 +214,36 @@ class Vectors:
     async def _search(self, chat_id: str, vector: Vector, limit: int) -> dict[PassageRef, float]:
         async with self._faults("search"):
             if (table := await self._opened()) is None:
+                if self._known:
+                    raise FileNotFoundError("its table is gone")
                 return {}
             query = table.query().where(_is(chat_id)).nearest_to(vector).distance_type("dot")
             rows = await query.select([*PassageRef._fields, "_distance"]).limit(limit).to_arrow()
-            passages = map(PassageRef._make, zip(*(rows[name].to_pylist() for name in PassageRef._fields), strict=True))
-            similarities = 1.0 - rows["_distance"].to_numpy()  # "dot" is 1 - the product
-            return dict(zip(passages, similarities.tolist(), strict=True))
+            return await asyncio.to_thread(_similarities, rows)
 
     async def _opened(self) -> Any:
-        """The table, or None before the first write."""
-        if self._table is None:
-            if self._database is None:
-                if not self.made:
-                    return None
-                self._database = await _connect(self._uri)
-            names = (await self._database.list_tables()).tables
-            for other in names:
-                if re.fullmatch(PREFIX + "[0-9a-f]{16}", other) and other != self._name:
-                    await self._database.drop_table(other)
-            if self._name in names:
-                self._table = await self._database.open_table(self._name)
-        return self._table
+        """The table; None before the first write, and where somebody removed it."""
+        async with self._opening:
+            if self._table is None and self.made:
+                if self._database is None:
+                    self._database = await _connect(self._uri)
+                names = (await self._database.list_tables()).tables
+                for other in names:
+                    if re.fullmatch(PREFIX + "[0-9a-f]{16}", other) and other != self._name:
+                        await self._database.drop_table(other)
+                if self._name in names:
+                    self._table = await self._database.open_table(self._name)
+                    self._known = True
+            return self._table
 
-    async def _made(self, schema: Any) -> Any:
+    async def _made(self, schema: Any, data: Any, mode: str) -> Any:
         from lancedb.index import BTree
 
         if self._database is None:
             self._database = await _connect(self._uri)
-        table = await self._database.create_table(self._name, schema=schema, exist_ok=True)
+        table = await self._database.create_table(self._name, data, schema=schema, mode=mode)
         await table.create_index("chat_id", config=BTree())  # without it, a filter reads every row
+        self._known = True
         return table
 
     async def _tidy(self, table: Any, keep: timedelta) -> None:
@@ -241,11 +257,14 @@ class Vectors:
         try:
             yield
         except ImportError as error:
+            self.n_faults += 1
             raise VectorsUnavailable("the package lancedb is not installed") from error
         except Exception as error:  # LanceDB raises RuntimeError, ValueError, OSError and errors of its own
             self._table = None
+            self.n_faults += 1
             line = (str(error) or repr(error)).splitlines()[0][:200]
-            raise VectorsUnavailable(f"LanceDB in {self._uri} cannot {what}: {line}") from error
+            log.warning("LanceDB fails", uri=self._uri, operation=what, reason=line)
+            raise VectorsUnavailable(f"LanceDB cannot {what}") from error
 
 
 async def _connect(uri: str) -> Any:
@@ -257,6 +276,15 @@ async def _connect(uri: str) -> Any:
 def _is(chat_id: str) -> str:
     quoted = chat_id.replace("'", "''")
     return f"chat_id = '{quoted}'"
+
+
+def _passages(rows: Any) -> Iterator[PassageRef]:
+    return map(PassageRef._make, zip(*(rows[name].to_pylist() for name in PassageRef._fields), strict=True))
+
+
+def _similarities(rows: Any) -> dict[PassageRef, float]:
+    similarities = 1.0 - rows["_distance"].to_numpy()  # "dot" is 1 - the product
+    return dict(zip(_passages(rows), similarities.tolist(), strict=True))
 
 
 def _arrow(rows: Sequence[tuple[str, PassageRef, Vector]]) -> Any:

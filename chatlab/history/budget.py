@@ -10,11 +10,11 @@ from typing import Protocol
 
 from chatlab.engines.base import ModelFacts, answer_limit
 from chatlab.errors import FieldError, PromptTooLong
-from chatlab.messages import Message, SamplingParams
+from chatlab.messages import Message, SamplingParams, Turn
 
 MARKER = "\n\n[… cut: {n:,} characters …]\n\n"
 MAX_REMEMBERED = 200_000
-CHARS_PER_TOKEN = 3.0  # where counting a line asks another server; rather too few
+CHARS_PER_TOKEN = 3.0  # where a count would ask another server or be an estimate itself; rather too few
 
 
 class Counter(Protocol):
@@ -55,7 +55,7 @@ class TokenCounts:
     def of_line(self, line: str) -> int:
         """Tokens of a line within a message, its line break included."""
         if self._counter.facts.counting != "here":
-            return int(len(line) / CHARS_PER_TOKEN) + 2
+            return _estimate(len(line))
         return self._remembered(
             hash(line), lambda: self._counter.count([_said(f"x{line}\nx")]) - self._of_alone("x\nx")
         )
@@ -70,6 +70,15 @@ class TokenCounts:
             if len(self._known) > MAX_REMEMBERED:
                 self._known.popitem(last=False)
         return tokens
+
+
+def estimated(turn: Turn) -> int:
+    """Tokens of a turn in the history, roughly, without counting."""
+    return _estimate(len(turn.user_message) + len(turn.assistant_message or ""))
+
+
+def _estimate(chars: int) -> int:
+    return int(chars / CHARS_PER_TOKEN) + 2
 
 
 def _said(text: str) -> Message:

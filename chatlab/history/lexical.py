@@ -1,11 +1,13 @@
 """Okapi BM25 over texts that come one after the other.
 
 Robertson and Zaragoza 2009, The Probabilistic Relevance Framework: BM25 and Beyond. English words are stemmed (Porter
-2), words of other languages taken as they are, those of scripts without spaces as pairs of characters.
+2), words of other languages taken as they are, runs of scripts without spaces as pairs of characters.
 """
 
 import math
 import re
+import threading
+import unicodedata
 from array import array
 from collections import Counter
 from collections.abc import Sequence
@@ -16,8 +18,9 @@ from numpy.typing import NDArray
 from snowballstemmer import stemmer
 
 K1, B = 1.2, 0.75
-WORD = re.compile(r"[^\W_]+")
-UNSPACED = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]{2,}")  # Thai, Japanese, Chinese, Korean
+MARKS = "".join(chr(code) for code in range(0x300, 0x2000) if unicodedata.category(chr(code)) in ("Mn", "Mc"))
+WORD = re.compile(rf"[^\W_][^\W_{MARKS}]*+(?:[{MARKS}]++[^\W_]*+)*+")  # `\w` has no vowel signs
+UNSPACED = re.compile(r"([\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]+)")  # Thai, Japanese, Chinese
 STOP_WORDS = frozenset(
     WORD.findall(
         """
@@ -36,8 +39,11 @@ def terms(text: str) -> list[str]:
     """The words of a text that say something, as they are looked up."""
     found: list[str] = []
     for word in WORD.findall(text.lower()):
-        if word not in STOP_WORDS:
-            found += (a + b for a, b in zip(word, word[1:], strict=False)) if UNSPACED.match(word) else (_stem(word),)
+        for place, part in enumerate(UNSPACED.split(word)):
+            if place % 2:
+                found += (part[i : i + 2] for i in range(max(1, len(part) - 1)))
+            elif part and part not in STOP_WORDS:
+                found.append(_stem(part))
     return found
 
 
@@ -74,8 +80,10 @@ class LexicalIndex:
 
 
 _english = stemmer("english")
+_stemming = threading.Lock()  # guards it: it keeps the word that it works on
 
 
 @lru_cache(100_000)
 def _stem(word: str) -> str:
-    return _english.stemWord(word)
+    with _stemming:
+        return _english.stemWord(word)

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from chatlab.messages import PassageRef, Turn
+from chatlab.messages import UNKNOWN_TIME, PassageRef, Turn
 
-LONG_CHARS = 1_000  # about the 256 tokens that common embedders read
-PART_CHARS = 800
+# A part is what common embedders read, 256 tokens; a message of two is left whole, its end found by its words alone.
+LONG_CHARS, PART_CHARS = 2_000, 800
 ENDS = ("\n\n", "\n", ". ", " ")  # where to part a text, best first
 
 
@@ -20,26 +20,27 @@ class Passage:
 
     Attributes:
         text: Word for word.
-        said_at: When the turn was asked.
+        said_at: When the turn was asked, if that is known.
         n_parts: How many passages the message has.
         last_part: The last one that this is, of several that follow each other.
     """
 
     ref: PassageRef
     text: str
-    said_at: datetime
+    said_at: datetime | None
     n_parts: int
     last_part: int
 
 
 def passages_of(turn: Turn) -> Iterator[Passage]:
     """The passages of a turn's question and answer, in order; blank ones are left out."""
+    said_at = None if turn.created_at == UNKNOWN_TIME else turn.created_at
     for role, message in (("user", turn.user_message), ("assistant", turn.assistant_message or "")):
         parts = split(message)
         for number, text in enumerate(parts):
             if text.strip():
                 assert role in ("user", "assistant")
-                yield Passage(PassageRef(turn.turn_id, role, number), text, turn.created_at, len(parts), number)
+                yield Passage(PassageRef(turn.turn_id, role, number), text, said_at, len(parts), number)
 
 
 def joined(passages: Iterable[Passage]) -> list[Passage]:

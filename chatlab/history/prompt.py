@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
 
+import structlog
+
 from chatlab.errors import FieldError, ModelUnavailable, PromptTooLong, VectorsUnavailable
-from chatlab.history.budget import Counter, TokenCounts, cut_middle, prompt_budget
+from chatlab.history.budget import Counter, TokenCounts, cut_middle, estimated, prompt_budget
 from chatlab.history.inert import make_inert
 from chatlab.history.passages import Passage
 from chatlab.history.quotes import FOOT, HEAD, block, date_of, line_of, without_marks
@@ -34,6 +36,8 @@ LONG_CHARS = 4_000  # above this, tokenising is worth a thread
 QUESTION_SHARE = 0.1  # of the budget, assumed where the question must not matter
 MIN_TURN_TOKENS = 64  # a turn that does not fit is not cut down to less
 MAX_MISSES = 10  # passages in a row that no longer fit
+
+log = structlog.get_logger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -134,8 +138,10 @@ class PromptBuilder:
             try:
                 found = await self._recall.search(given.chat_id, plan.evicted, given.question)
             except (VectorsUnavailable, ModelUnavailable) as error:
+                log.warning("evicted turns could not be searched", chat_id=given.chat_id, reason=str(error))
+                what = "the embedder cannot be loaded" if isinstance(error, ModelUnavailable) else str(error)
                 plan = await _run(aside, self._plan, given, replace(choice, strategy="truncate"), params)
-                plan = replace(plan, fault=f"{choice.strategy}: {error}")
+                plan = replace(plan, fault=f"{choice.strategy}: {what}")
         return await _run(aside, self._compose, plan, found)
 
     async def upcoming(self, given: PromptInput, choice: HistoryChoice, params: SamplingParams) -> tuple[Message, ...]:
@@ -163,31 +169,64 @@ class PromptBuilder:
             question = self._cut_question([*system.messages, *self._turns("pinned", pinned).messages], question, budget)
             tokens = self._question_tokens(system, question)
 
-        # 2. The newest turns, from the first one that is kept.
-        def size(place: int) -> int:
-            return 0 if answered[place].pinned else self._size(answered[place])
-
+        # 2. The newest turns, from the first one that is kept; if that is none, the newest cut down.
         room = budget - stays - tokens
-        begin = 0
         if choice.strategy == "direct":
-            if sum(map(size, range(len(answered)))) > room:
-                whole = self._turns("verbatim", answered).messages
-                _check_direct(self._counter.count([*system.messages, *whole, _asked(question)]), budget)
+            self._check_whole(system, answered, question, budget)
+            begin = newest_room = 0
         else:
-            tail = TAILS[choice.strategy]
-            known = _kept_before(given.path, answered, choice.strategy, budget)
-            if known is None:
-                typical = Room.of(tail, int((1 - QUESTION_SHARE) * budget) - stays)
-                known = first_kept_from_root(size, len(answered), typical)
-            begin = first_kept(size, len(answered), Room.of(tail, room), known)
+            turns_room = Room.of(TAILS[choice.strategy], room)
+            typical = Room.of(TAILS[choice.strategy], int((1 - QUESTION_SHARE) * budget) - stays)
+            begin = self._first_kept(given.path, answered, choice.strategy, budget, turns_room, typical)
+            newest_room = turns_room.newest
         front = self._turns("pinned", [turn for turn in answered[:begin] if turn.pinned])
         kept = self._turns("verbatim", answered[begin:])
-        if answered and begin == len(answered) and room >= MIN_TURN_TOKENS:
-            kept = self._cut_turn(answered[-1], [*system.messages, *front.messages], _asked(question), budget) or kept
+        if answered and begin == len(answered) and newest_room >= MIN_TURN_TOKENS:
+            before = [*system.messages, *front.messages]
+            kept = self._cut_turn(answered[-1], before, _asked(question), budget - room + newest_room) or kept
 
         there = {*front.turn_ids, *kept.turn_ids}
         evicted = tuple(turn for turn in answered if turn.turn_id not in there)
         return _Plan(given, choice.strategy, budget, (system, front, kept), question, cut, tokens, evicted)
+
+    def _first_kept(
+        self,
+        path: Sequence[Turn],
+        answered: Sequence[Turn],
+        strategy: StrategyName,
+        budget: int,
+        room: Room,
+        typical: Room,
+    ) -> int:
+        """The place of the first turn that is kept, as before if that still fits.
+
+        Args:
+            path: All turns.
+            answered: Those that a prompt can carry.
+            strategy: Of the prompt.
+            budget: Of the prompt.
+            room: For turns, with this question.
+            typical: For turns, whatever the question.
+        """
+
+        def size(place: int) -> int:
+            return 0 if answered[place].pinned else self._size(answered[place])
+
+        known = _kept_before(path, answered, strategy, budget)
+        if known is None:
+            roughly = size if self._counter.facts.counting == "here" else lambda place: estimated(answered[place])
+            known = first_kept_from_root(roughly, len(answered), typical)
+        return first_kept(size, len(answered), room, known)
+
+    def _check_whole(self, system: _Stretch, answered: Sequence[Turn], question: str, budget: int) -> None:
+        """Raise PromptTooLong unless the whole conversation fits."""
+        here = self._counter.facts.counting == "here"
+        if (
+            not here
+            or system.tokens + sum(map(self._size, answered)) + self._question_tokens(system, question) > budget
+        ):
+            whole = [*system.messages, *self._turns("verbatim", answered).messages, _asked(question)]
+            _check_direct(self._counter.count(whole), budget)
 
     def _compose(self, plan: _Plan, found: Sequence[Passage]) -> Prompt:
         """The prompt of a plan, with as much of what was found, best first, as there is room for."""
@@ -209,7 +248,7 @@ class PromptBuilder:
             else:
                 if plan.strategy == "direct":
                     _check_direct(total, plan.budget)
-                raise _too_long(total, plan.budget)
+                raise _too_long(total - plan.question_tokens, plan.budget)
         question_id = plan.given.question_turn_id
         if plan.question_cut:
             last = StoredMessage("user", None, asked["content"])
@@ -334,13 +373,12 @@ def _check_direct(tokens: int, budget: int) -> None:
 
 
 def _too_long(tokens: int, budget: int) -> PromptTooLong:
-    return PromptTooLong(
-        FieldError(
-            "history.budgetTokens",
-            f"the system prompt, pinned turns and the template alone take {tokens} tokens of a budget of {budget}: "
-            "raise the budget, shorten the system prompt, or unpin turns",
-        )
-    )
+    """What always stays, without the question, takes so many tokens."""
+    what = f"the system prompt, pinned turns and the template alone take {tokens} tokens of a budget of {budget}"
+    fix = "raise the budget, shorten the system prompt, or unpin turns"
+    if tokens <= budget:
+        what += ", and the rest does not hold the question, however much of it is cut"
+    return PromptTooLong(FieldError("history.budgetTokens", f"{what}: {fix}"))
 
 
 def _asked(text: str) -> Message:

@@ -15,7 +15,8 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from chatlab.embedding import Embedder
+from chatlab.embedding import Embedded, Embedder
+from chatlab.errors import ModelUnavailable
 from chatlab.history.lexical import LexicalIndex, terms
 from chatlab.history.passages import Passage, passages_of
 from chatlab.history.quotes import date_of
@@ -33,6 +34,7 @@ MIN_COSINE, MIN_WORDS = 0.3, 0.5
 MAX_PASSAGES = 10_000  # of one chat, searched for by meaning
 BATCH = 4  # passages embedded at a time: a question waits for no more
 CHATS = 32  # whose words are kept in memory
+EMBED_SECONDS = 10.0  # a question waits no longer for the embedder
 
 Scores = NDArray[np.float64]
 
@@ -49,9 +51,9 @@ class _Words:
     def add(self, turn: Turn) -> None:
         self.turn_ids.append(turn.turn_id)
         for passage in passages_of(turn):
-            before = self.passages[-1].said_at if self.passages else passage.said_at
-            sitting = self.sittings[-1] if self.sittings else 0
-            self.sittings.append(sitting + (passage.said_at - before > SITTING))
+            before = self.passages[-1].said_at if self.passages else None
+            pause = passage.said_at - before if passage.said_at and before else timedelta(0)
+            self.sittings.append((self.sittings[-1] if self.sittings else 0) + (pause > SITTING))
             self.passages.append(passage)
             self.index.add(terms(date_of(passage) + " " + passage.text))
 
@@ -68,7 +70,8 @@ class Recall:
         self._embedder = embedder
         self._vectors = vectors
         self._words: OrderedDict[str, _Words] = OrderedDict()
-        self._indexed: dict[str, set[str]] = {}
+        self._indexed: OrderedDict[str, set[str]] = OrderedDict()  # by chat, turns that need not be looked for
+        self._n_faults = 0  # of the vectors, when that was noted
 
     async def search(self, chat_id: str | None, turns: Sequence[Turn], question: str) -> tuple[Passage, ...]:
         """Passages of these turns that bear on a question, best first.
@@ -90,7 +93,7 @@ class Recall:
             words = await asyncio.to_thread(self._words_of, chat_id, turns)
             similarities: Mapping[PassageRef, float] = {}
             if chat_id is not None and embedded is not None:
-                vector = (await embedded).vectors[0]
+                vector = (await _soon(embedded)).vectors[0]
                 similarities = await self._vectors.nearest(chat_id, vector, MAX_PASSAGES)
         finally:
             if embedded is not None and not embedded.done():
@@ -98,27 +101,23 @@ class Recall:
         return await asyncio.to_thread(_best, words, asked, similarities)
 
     async def index(self, chat_id: str, turns: Sequence[Turn]) -> None:
-        """Embed the turns of a chat that are not yet; takes its time, so that questions come first.
+        """Embed what of these turns of a chat is not yet; takes its time, so that questions come first.
 
         Raises:
             VectorsUnavailable: LanceDB does not answer.
             ModelUnavailable: The embedder cannot be loaded.
         """
-        known = self._indexed.get(chat_id)
-        if known is None:
-            known = self._indexed[chat_id] = await self._vectors.turn_ids(chat_id)
-        for turn in turns:
-            if turn.turn_id in known or turn.live or not turn.assistant_message:
-                continue
-            known.add(turn.turn_id)
-            passages = passages_of(turn)
-            try:
-                while batch := list(islice(passages, BATCH)):
-                    embedded = await self._embedder.embed([passage.text for passage in batch])
-                    await self._vectors.add(chat_id, [passage.ref for passage in batch], embedded.vectors)
-            except BaseException:
-                self._indexed.pop(chat_id, None)  # what was written is asked for again
-                raise
+        done = self._done(chat_id)
+        new = [turn for turn in turns if turn.turn_id not in done and turn.assistant_message and not turn.live]
+        if not new:
+            return
+        known = await self._vectors.passages(chat_id)  # of a turn, perhaps a part
+        for turn in new:
+            missing = (passage for passage in passages_of(turn) if passage.ref not in known)
+            while batch := list(islice(missing, BATCH)):
+                embedded = await self._embedder.embed([passage.text for passage in batch])
+                await self._vectors.add(chat_id, [passage.ref for passage in batch], embedded.vectors)
+            done.add(turn.turn_id)
 
     async def sweep(self, chat_ids: Collection[str]) -> None:
         """Delete what is left of other chats than these.
@@ -138,6 +137,17 @@ class Recall:
         self._indexed.pop(chat_id, None)
         await self._vectors.delete_chat(chat_id)
 
+    def _done(self, chat_id: str) -> set[str]:
+        """The turns of a chat whose vectors are known to be there."""
+        if self._n_faults != self._vectors.n_faults:  # what was there may be gone
+            self._indexed.clear()
+            self._n_faults = self._vectors.n_faults
+        done = self._indexed.setdefault(chat_id, set())
+        self._indexed.move_to_end(chat_id)
+        while len(self._indexed) > CHATS:
+            self._indexed.popitem(last=False)
+        return done
+
     def _words_of(self, chat_id: str | None, turns: Sequence[Turn]) -> _Words:
         """The words of exactly these turns: those known of the chat, and more at their end, or all anew."""
         known = self._words.pop(chat_id, None) if chat_id is not None else None  # nobody else has them meanwhile
@@ -151,6 +161,14 @@ class Recall:
             while len(self._words) > CHATS:
                 self._words.popitem(last=False)
         return known
+
+
+async def _soon(embedded: asyncio.Future[Embedded]) -> Embedded:
+    """What is being embedded, unless that takes too long for somebody who waits for an answer."""
+    try:
+        return await asyncio.wait_for(asyncio.shield(embedded), EMBED_SECONDS)
+    except TimeoutError:
+        raise ModelUnavailable(f"the embedder has not answered for {EMBED_SECONDS:.0f} s") from None
 
 
 def _best(words: _Words, asked: Sequence[str], similarities: Mapping[PassageRef, float]) -> tuple[Passage, ...]:

@@ -35,19 +35,28 @@ TAILS: Mapping[StrategyName, Tail] = {
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Tokens for past turns: `whole` while all of them are there, `evicting` once some are not, `target` after that."""
+    """Tokens for past turns.
+
+    Attributes:
+        whole: While all of them are there.
+        evicting: Once some are not.
+        target: After an eviction.
+        newest: For the newest turn, if it is left alone.
+    """
 
     whole: int
     evicting: int
     target: int
+    newest: int
 
     @classmethod
     def of(cls, tail: Tail, tokens: int) -> "Room":
         """For a strategy, of the tokens that there are."""
-        evicting = int(tail.high * tokens)
+        tokens = max(0, tokens)
+        evicting = newest = int(tail.high * tokens)
         if tail.recalls:
             evicting = max(0, min(evicting, tokens - RECALL_TOKENS))
-        return cls(max(0, tokens), evicting, min(evicting, int(tail.low * tokens)))
+        return cls(tokens, evicting, min(evicting, int(tail.low * tokens)), newest)
 
 
 def first_kept(size: Callable[[int], int], n_turns: int, room: Room, begin: int = 0) -> int:
@@ -68,7 +77,7 @@ def first_kept(size: Callable[[int], int], n_turns: int, room: Room, begin: int 
     while begin < n_turns and total > room.target:
         total -= size(begin)
         begin += 1
-    if begin == n_turns and n_turns and size(n_turns - 1) <= room.whole:
+    if begin == n_turns and n_turns and size(n_turns - 1) <= room.newest:
         begin -= 1  # better the newest turn with little else than none
     return begin
 
