@@ -1,9 +1,10 @@
 """Prompts: never over the budget, counted exactly, made of what the provenance says, beginning as the one before."""
 
 import asyncio
+import random
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from chatlab.embedding import Embedder
-from chatlab.engines.base import Engine
+from chatlab.engines.base import Counting, Engine, ModelFacts
 from chatlab.errors import PromptTooLong
 from chatlab.history import Prompt, PromptBuilder, PromptInput, Recall, stored_messages
 from chatlab.history.inert import make_inert
@@ -211,6 +212,53 @@ def test_an_answer_limit_that_leaves_no_room_is_named() -> None:
     with pytest.raises(PromptTooLong) as refused:
         build(ScriptedEngine(), PromptInput(None, [], "q", "new"), HistoryChoice(), max_new_tokens=1_000)
     assert refused.value.errors[0].field == "params.maxNewTokens"
+
+
+def test_a_question_that_cannot_be_cut_enough_is_named() -> None:
+    with pytest.raises(PromptTooLong, match="does not hold the question"):
+        build(ScriptedEngine(), PromptInput(None, [], "x" * 500, "new"), HistoryChoice("truncate", 35))
+
+
+@pytest.mark.parametrize("counting", ["here", "estimate"])
+def test_prompts_with_quotes_keep_to_their_budget(counting: Counting) -> None:
+    """Chats of few words, so that something is always found."""
+    chance = random.Random(7)
+    words = [
+        a + b for a in ("wha", "shi", "har", "sto", "cap", "rop") for b in ("lay", "per", "bow", "rut", "tix", "nol")
+    ]
+    quoting = 0
+    for n_turns in [*range(4, 40, 2)] * 4:
+        said = [(sentence(chance, words), sentence(chance, words)) for _ in range(n_turns)]
+        path = [replace(turn, pinned=chance.random() < 0.05) for turn in turns(said)]
+        given_ = PromptInput(None, path, f"What of the {chance.choice(words)}?", "new")
+        engine = CountingEngine(context_tokens=4_000, counting=counting)
+        prompt = check(engine, given_, HistoryChoice("hybrid", chance.randrange(150, 2_500)))
+        quoting += prompt is not None and "retrieved" in {part.kind for part in prompt.provenance.parts}
+    assert quoting > 20
+
+
+def sentence(chance: random.Random, words: list[str]) -> str:
+    return " ".join(chance.choice(words) for _ in range(chance.randrange(1, 12)))
+
+
+@dataclass
+class CountingEngine(ScriptedEngine):
+    """What its counts are worth."""
+
+    counting: Counting = "here"
+
+    @property
+    def facts(self) -> ModelFacts:
+        return replace(ScriptedEngine(context_tokens=self.context_tokens).facts, counting=self.counting)
+
+
+def test_after_a_long_paste_hybrid_still_recalls() -> None:
+    path = turns([("I adopted a beagle called Biscuit", "Nice"), ("Read this: " + "x" * 3_000, "Done")])
+    engine = ScriptedEngine(context_tokens=2_000)
+    prompt = check(engine, PromptInput(None, path, "Which beagle?", "new"), HistoryChoice("hybrid"))
+    assert prompt is not None
+    assert "Biscuit" in prompt.messages[-1]["content"]
+    assert "[… cut: " in prompt.messages[0]["content"]
 
 
 def test_direct_sends_all_or_nothing() -> None:

@@ -1,10 +1,16 @@
 """Finding evicted turns: by meaning and by words, those of the path alone; without them when something is broken."""
 
 import asyncio
+import shutil
+import sys
+import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +18,12 @@ from fastapi.testclient import TestClient
 
 from chatlab.chat import ChatService, TurnRequest
 from chatlab.engines.base import Engine
-from chatlab.errors import VectorsUnavailable
-from chatlab.history import Recall
+from chatlab.errors import ModelUnavailable, VectorsUnavailable
+from chatlab.history import Recall, lexical
+from chatlab.history import recall as recall_module
 from chatlab.history.lexical import LexicalIndex, terms
 from chatlab.history.passages import LONG_CHARS, passages_of, split
+from chatlab.history.quotes import line_of
 from chatlab.history.recall import combined
 from chatlab.messages import HistoryChoice, PromptProvenance, SamplingParams, Turn
 from chatlab.settings import Settings
@@ -55,7 +63,32 @@ def test_terms_are_stems_without_stop_words_in_any_script() -> None:
     assert terms("The painted paintings, and what did she paint?") == ["paint", "paint", "paint"]
     assert terms("Größe über 12") == ["größe", "über", "12"]
     assert terms("猫が好き") == ["猫が", "が好", "好き"]
+    assert terms("Python怎么用 猫") == ["python", "怎么", "么用", "猫"]
+    assert terms("नमस्ते दुनिया") == ["नमस्ते", "दुनिया"]
     assert terms("and you?") == []
+
+
+def test_searches_at_the_same_time_agree_on_words() -> None:
+    """The stemmer keeps the word that it works on."""
+    words = [f"{stem}{ending}{i}ings" for i in range(400) for stem in ("walk", "paint") for ending in ("ed", "al")]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(terms, [" ".join(words[i:] + words[:i]) for i in range(0, 1_600, 200)]))
+    finally:
+        sys.setswitchinterval(before)
+    lexical._stem.cache_clear()
+    alone = sorted(terms(" ".join(words)))
+    assert all(sorted(each) == alone for each in found)
+
+
+@pytest.mark.parametrize("text", ["<" + " " * 100_000, "< " * 50_000, "\n \t" * 50_000 + "x", " " * 100_000 + "\n"])
+def test_no_text_takes_long_to_quote(text: str) -> None:
+    passage = replace(next(passages_of(turns()[0])), text="a" + text + "b")
+    began = time.process_time()
+    line_of(passage)
+    assert time.process_time() - began < 0.5, "it would be minutes if it grew with the square"
 
 
 def test_bm25_is_okapis() -> None:
@@ -127,6 +160,59 @@ async def test_a_turn_is_embedded_once_and_unanswered_ones_not_at_all(recall: Re
     again = Recall(recall._embedder, recall._vectors)
     await again.index("c", path)
     assert len(recall._vectors._waiting) == n
+
+
+async def test_what_an_interrupted_turn_lacks_is_embedded_later(
+    recall: Recall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = replace(turns()[0], assistant_message="A sentence of some length about whales. " * 400)
+    passages = [passage.ref for passage in passages_of(long)]
+    add, calls = recall._vectors.add, 0
+
+    async def failing(*args: Any) -> None:
+        nonlocal calls
+        if (calls := calls + 1) == 3:
+            raise VectorsUnavailable("the disk is full")
+        await add(*args)
+
+    monkeypatch.setattr(recall._vectors, "add", failing)
+    with pytest.raises(VectorsUnavailable):
+        await recall.index("c", [long])
+    assert 0 < len(await recall._vectors.passages("c")) < len(passages)
+    await recall.index("c", [long])
+    assert await recall._vectors.passages("c") == set(passages)
+    assert len(recall._vectors._waiting) + await stored(recall) == len(passages), "none of them twice"
+
+
+async def stored(recall: Recall) -> int:
+    table = await recall._vectors._opened()
+    return 0 if table is None else await table.count_rows()
+
+
+async def test_vectors_that_went_missing_are_noticed_and_made_again(recall: Recall, tmp_path: Path) -> None:
+    await recall.index("c", turns())
+    await recall._vectors.flush()
+    shutil.rmtree(tmp_path / "vectors")
+    with pytest.raises(VectorsUnavailable):
+        await recall.search("c", turns(), "What is my dog's name?")
+    await recall.index("c", turns())
+    await recall._vectors.flush()
+    found = await recall.search("c", turns(), "Where does my sibling live now?")
+    assert found[0].ref.turn_id == "t0"
+    assert len(await recall._vectors.passages("c")) == 2 * len(SAID)
+
+
+async def test_an_embedder_that_does_not_answer_is_not_waited_for(
+    recall: Recall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recall_module, "EMBED_SECONDS", 0.05)
+
+    async def embed(texts: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(recall._embedder, "embed", embed)
+    with pytest.raises(ModelUnavailable, match="has not answered"):
+        await recall.search("c", turns(), "What is my dog's name?")
 
 
 # In a chat
@@ -250,6 +336,20 @@ async def test_what_a_crash_left_is_swept_after_the_next_start(talking: Parts) -
     await talking.recall._vectors.flush()
     await long_chat(talking)
     assert await talking.recall._vectors.passages("deleted before the crash") == set()
+
+
+async def test_a_chat_deleted_while_it_is_indexed_leaves_nothing(talking: Parts) -> None:
+    vectors = talking.recall._vectors
+    for i in range(12):
+        chat = await talking.chats.create_chat(lambda chat: replace(chat, history=HistoryChoice("hybrid")), "u")
+        turn = await talking.chats.begin("u", chat.chat_id, TurnRequest("A word about whales. " * 400))
+        await talking.chats.wait("u", turn.turn_id)
+        await asyncio.sleep(0.02 * i)
+        await talking.chats.delete_chat("u", chat.chat_id)
+        assert await vectors.passages(chat.chat_id) == set()
+    await quiet(talking.chats)
+    await vectors.flush()
+    assert await stored(talking.recall) == 0
 
 
 @pytest.mark.parametrize("broken", ["corrupt", "unwritable"])

@@ -101,6 +101,28 @@ async def test_a_deleted_chat_is_gone_from_the_disk(vectors: Vectors, folder: Pa
     assert await similarities(vectors, "keep", 1) == pytest.approx({"kept turn": 1.0}, abs=1e-6)
 
 
+async def test_few_rows_of_a_large_table_are_gone_from_the_disk_too(vectors: Vectors, folder: Path) -> None:
+    await vectors.add("keep", refs(*(f"kept {i}" for i in range(2_000))), np.repeat(unit(1), 2_000, axis=0))
+    await vectors.add("go", refs(*(f"secret {i}" for i in range(20))), unit(*range(100, 120)))
+    await vectors.flush()
+    await vectors._tidy_up()
+    assert mentions(folder, "secret 7")
+    await vectors.delete_chat("go")
+    assert not mentions(folder, "secret 7")
+    assert len(await vectors.passages("keep")) == 2_000
+    await vectors.add("keep", refs("later"), unit(5))
+    await vectors.flush()
+    assert len(await similarities(vectors, "keep", 1, limit=3_000)) == 2_001
+
+
+async def test_readers_at_the_same_time_open_it_together(vectors: Vectors, folder: Path) -> None:
+    await vectors.add("a", refs("t1"), unit(1))
+    await vectors.flush()
+    other = Vectors(str(folder), "another one")
+    assert await asyncio.gather(*(other.passages("a") for _ in range(5))) == [set()] * 5
+    other.close()
+
+
 def mentions(folder: Path, text: str) -> bool:
     return any(text.encode() in file.read_bytes() for file in folder.rglob("*") if file.is_file())
 
