@@ -255,6 +255,11 @@ class PassageRef(NamedTuple):
     role: Role
     part: int
 
+    @property
+    def key(self) -> str:
+        """In one word; unique within a chat."""
+        return f"{self.turn_id}/{self.role}/{self.part}"
+
 
 @dataclass(frozen=True, slots=True)
 class StoredMessage:

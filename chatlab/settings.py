@@ -58,7 +58,8 @@ class Settings(BaseSettings):
         description="`auto`, `bundled`, a Hub id or a folder with a model; with `openai` the server's name for it.",
     )
     vectors_uri: str = Field(
-        default="", description="Folder or object storage for LanceDB, of one store; empty is `vectors` in the data dir."
+        default="",
+        description="Folder or object storage for LanceDB, of one store; empty is `vectors` in the data dir.",
     )
     embedder: str = Field(
         default="auto", min_length=1, description="`auto` (the bundled one, else its Hub id), a Hub id or a folder."

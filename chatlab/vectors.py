@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -85,8 +85,8 @@ class Vectors:
         elif self._timer is None:
             self._timer = self._later(WRITE_SECONDS, self._flush_waiting)
 
-    async def nearest(self, chat_id: str, vector: Vector, limit: int) -> dict[PassageRef, float]:
-        """The passages of a chat that are nearest to a vector, and the cosines of the angles between, in [-1, 1].
+    async def nearest(self, chat_id: str, vector: Vector, limit: int) -> dict[str, float]:
+        """The passages of a chat that are nearest to a vector, by key, and the cosines between, in [-1, 1].
 
         Args:
             chat_id: The chat.
@@ -98,23 +98,23 @@ class Vectors:
         """
         if self._unwritten:
             await self.flush()
-        waiting = {passage: float(row @ vector) for chat, passage, row in self._waiting if chat == chat_id}
+        waiting = {passage.key: float(row @ vector) for chat, passage, row in self._waiting if chat == chat_id}
         try:
             return await self._search(chat_id, vector, limit) | waiting
         except VectorsUnavailable:  # perhaps the version that it read was tidied away meanwhile
             return await self._search(chat_id, vector, limit) | waiting
 
-    async def passages(self, chat_id: str) -> set[PassageRef]:
-        """What of a chat is here.
+    async def passages(self, chat_id: str) -> set[str]:
+        """The keys of what is here of a chat.
 
         Raises:
             VectorsUnavailable: LanceDB does not answer.
         """
-        found = {passage for chat, passage, _ in self._waiting if chat == chat_id}
+        found = {passage.key for chat, passage, _ in self._waiting if chat == chat_id}
         async with self._faults("read"):
             if (table := await self._opened()) is not None:
-                rows = await table.query().where(_is(chat_id)).select([*PassageRef._fields]).to_arrow()
-                found.update(_passages(rows))
+                rows = await table.query().where(_is(chat_id)).select(["passage"]).to_arrow()
+                found.update(rows["passage"].to_pylist())
         return found
 
     async def delete_chat(self, chat_id: str) -> None:
@@ -211,14 +211,14 @@ class Vectors:
             if (table := await self._opened()) is not None:
                 await self._tidy(table, KEEP_VERSIONS)
 
-    async def _search(self, chat_id: str, vector: Vector, limit: int) -> dict[PassageRef, float]:
+    async def _search(self, chat_id: str, vector: Vector, limit: int) -> dict[str, float]:
         async with self._faults("search"):
             if (table := await self._opened()) is None:
                 if self._known:
                     raise FileNotFoundError("its table is gone")
                 return {}
             query = table.query().where(_is(chat_id)).nearest_to(vector).distance_type("dot")
-            rows = await query.select([*PassageRef._fields, "_distance"]).limit(limit).to_arrow()
+            rows = await query.select(["passage", "_distance"]).limit(limit).to_arrow()
             return await asyncio.to_thread(_similarities, rows)
 
     async def _opened(self) -> Any:
@@ -278,13 +278,9 @@ def _is(chat_id: str) -> str:
     return f"chat_id = '{quoted}'"
 
 
-def _passages(rows: Any) -> Iterator[PassageRef]:
-    return map(PassageRef._make, zip(*(rows[name].to_pylist() for name in PassageRef._fields), strict=True))
-
-
-def _similarities(rows: Any) -> dict[PassageRef, float]:
+def _similarities(rows: Any) -> dict[str, float]:
     similarities = 1.0 - rows["_distance"].to_numpy()  # "dot" is 1 - the product
-    return dict(zip(_passages(rows), similarities.tolist(), strict=True))
+    return dict(zip(rows["passage"].to_pylist(), similarities.tolist(), strict=True))
 
 
 def _arrow(rows: Sequence[tuple[str, PassageRef, Vector]]) -> Any:
@@ -295,9 +291,7 @@ def _arrow(rows: Sequence[tuple[str, PassageRef, Vector]]) -> Any:
     return pa.table(
         {
             "chat_id": [chat_id for chat_id, _, _ in rows],
-            "turn_id": [passage.turn_id for _, passage, _ in rows],
-            "role": [passage.role for _, passage, _ in rows],
-            "part": pa.array([passage.part for _, passage, _ in rows], pa.int32()),
+            "passage": [passage.key for _, passage, _ in rows],
             "vector": pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float32()), dim),
         }
     )

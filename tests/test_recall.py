@@ -166,7 +166,7 @@ async def test_what_an_interrupted_turn_lacks_is_embedded_later(
     recall: Recall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     long = replace(turns()[0], assistant_message="A sentence of some length about whales. " * 400)
-    passages = [passage.ref for passage in passages_of(long)]
+    passages = [passage.ref.key for passage in passages_of(long)]
     add, calls = recall._vectors.add, 0
 
     async def failing(*args: Any) -> None:

@@ -20,7 +20,7 @@ from chatlab.errors import ModelUnavailable
 from chatlab.history.lexical import LexicalIndex, terms
 from chatlab.history.passages import Passage, passages_of
 from chatlab.history.quotes import date_of
-from chatlab.messages import PassageRef, Turn
+from chatlab.messages import Turn
 from chatlab.vectors import Vectors
 
 NEIGHBOURS = (0.5, 0.25)  # of a passage's score, for those one and two places away in the same sitting
@@ -45,6 +45,7 @@ class _Words:
 
     turn_ids: list[str] = field(default_factory=list[str])
     passages: list[Passage] = field(default_factory=list[Passage])
+    keys: list[str] = field(default_factory=list[str])  # theirs
     sittings: list[int] = field(default_factory=list[int])  # which one each passage belongs to
     index: LexicalIndex = field(default_factory=LexicalIndex)
 
@@ -55,6 +56,7 @@ class _Words:
             pause = passage.said_at - before if passage.said_at and before else timedelta(0)
             self.sittings.append((self.sittings[-1] if self.sittings else 0) + (pause > SITTING))
             self.passages.append(passage)
+            self.keys.append(passage.ref.key)
             self.index.add(terms(date_of(passage) + " " + passage.text))
 
 
@@ -91,7 +93,7 @@ class Recall:
         embedded = None if chat_id is None else asyncio.ensure_future(self._embedder.embed([question]))
         try:
             words = await asyncio.to_thread(self._words_of, chat_id, turns)
-            similarities: Mapping[PassageRef, float] = {}
+            similarities: Mapping[str, float] = {}
             if chat_id is not None and embedded is not None:
                 vector = (await _soon(embedded)).vectors[0]
                 similarities = await self._vectors.nearest(chat_id, vector, MAX_PASSAGES)
@@ -113,7 +115,7 @@ class Recall:
             return
         known = await self._vectors.passages(chat_id)  # of a turn, perhaps a part
         for turn in new:
-            missing = (passage for passage in passages_of(turn) if passage.ref not in known)
+            missing = (passage for passage in passages_of(turn) if passage.ref.key not in known)
             while batch := list(islice(missing, BATCH)):
                 embedded = await self._embedder.embed([passage.text for passage in batch])
                 await self._vectors.add(chat_id, [passage.ref for passage in batch], embedded.vectors)
@@ -171,10 +173,10 @@ async def _soon(embedded: asyncio.Future[Embedded]) -> Embedded:
         raise ModelUnavailable(f"the embedder has not answered for {EMBED_SECONDS:.0f} s") from None
 
 
-def _best(words: _Words, asked: Sequence[str], similarities: Mapping[PassageRef, float]) -> tuple[Passage, ...]:
+def _best(words: _Words, asked: Sequence[str], similarities: Mapping[str, float]) -> tuple[Passage, ...]:
     """The passages that count, best first."""
     by_words = words.index.scores(asked)  # (n,)
-    by_meaning = np.array([similarities.get(passage.ref, np.nan) for passage in words.passages])
+    by_meaning = np.array([similarities.get(key, np.nan) for key in words.keys])
     scores = combined(by_words, by_meaning, np.array(words.sittings))
     if not scores.any():
         return ()
