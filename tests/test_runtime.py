@@ -1,10 +1,12 @@
 """The runtime below the Transformers engine: equal to Transformers, whoever else is answered, within its memory."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from hypothesis import given, settings
@@ -36,7 +38,6 @@ from transformers.generation.logits_process import (
 from chatlab.engines.runtime import llama
 from chatlab.engines.runtime.arena import BLOCK_TOKENS, KvShape
 from chatlab.engines.runtime.llama import LlamaRunner, made_from
-from chatlab.engines.runtime.memory import use_huge_pages
 from chatlab.engines.runtime.pace import STALE_STEPS, Pace
 from chatlab.engines.runtime.prefixes import Prefixes
 from chatlab.engines.runtime.products import FEW_ROWS, exact_in_fp16, product_with
@@ -46,6 +47,7 @@ from chatlab.engines.runtime.sampling import Sampler, candidates, sample, scores
 from chatlab.engines.runtime.scheduler import Joined, Outcome, Scheduler, TokenSequence
 from chatlab.errors import EngineError
 from chatlab.messages import SamplingParams
+from tests.conftest import ROOT
 
 VOCAB = 512
 GREEDY = SamplingParams(temperature=0.0)
@@ -729,11 +731,18 @@ def test_a_product_is_that_of_torch(n_rows: int, dtype: torch.dtype) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux only")
 def test_huge_pages_change_nothing_but_where_it_lies() -> None:
-    weights = torch.arange(30_000_000, dtype=torch.int32)
-    before = psutil.Process().memory_info().rss
-    use_huge_pages()
-    assert psutil.Process().memory_info().rss - before < 50_000_000
-    assert torch.equal(weights, torch.arange(30_000_000, dtype=torch.int32))
+    """In a process that has nothing else, so that what it takes more is due to them."""
+    code = (
+        "import psutil, torch\n"
+        "from chatlab.engines.runtime.memory import use_huge_pages\n"
+        "weights = torch.arange(30_000_000, dtype=torch.int32)\n"
+        "before = psutil.Process().memory_info().rss\n"
+        "use_huge_pages()\n"
+        "assert psutil.Process().memory_info().rss - before < 50_000_000\n"
+        "assert torch.equal(weights, torch.arange(30_000_000, dtype=torch.int32))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
 
 
 def test_weights_that_fp16_cannot_hold_are_found() -> None:

@@ -273,6 +273,8 @@ def test_the_clock_never_repeats_nor_goes_back() -> None:
 
 
 async def test_closing_writes_what_was_handed_over(tmp_path: Path) -> None:
+    await asyncio.to_thread(lambda: None)  # the loop's own threads come with the first
+    before = threading.active_count()
     with Store(tmp_path) as store:
         await store.add_chat(chat())
         pending = [store.save_partial(turn("t"), "x") for _ in range(100)]
@@ -282,7 +284,7 @@ async def test_closing_writes_what_was_handed_over(tmp_path: Path) -> None:
         await asyncio.gather(*pending, *writes)
     with Store(tmp_path) as store:
         assert len((await store.conversation("u", "c")).turns) == 100
-    assert threading.active_count() < 20
+    assert threading.active_count() <= before
 
 
 def test_a_problem_is_kept_whole() -> None:
