@@ -6,21 +6,17 @@ in LanceDB on disk. Nothing is generated: the time is from the question to the m
 
 import asyncio
 import random
-import tempfile
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from benchmarks.report import p50, p95, write
-from chatlab.embedding import Embedder
-from chatlab.engines.base import ModelFacts
-from chatlab.engines.models import find_model
-from chatlab.engines.template import load_template
-from chatlab.history import PromptBuilder, PromptInput, Recall
-from chatlab.messages import HistoryChoice, Message, SamplingParams, StrategyName, Turn
+from chatlab.evaluation.parts import counting_for, open_recall
+from chatlab.history import PromptBuilder, PromptInput
+from chatlab.messages import HistoryChoice, SamplingParams, StrategyName, Turn
 from chatlab.settings import load_settings
-from chatlab.vectors import TIDY_SECONDS, Vectors
+from chatlab.vectors import TIDY_SECONDS, WRITE_SECONDS
 
 TURNS, BUDGET = 2_000, 4_096
 QUESTIONS = 60
@@ -53,19 +49,6 @@ SAYINGS = [
 ]
 
 
-class _Counter:
-    """The bundled model's template and tokenizer, without its weights."""
-
-    def __init__(self) -> None:
-        settings = load_settings()
-        source = find_model(settings.model, settings.data_dir, 0.0, print)
-        self._template, window = load_template(source.location)
-        self.facts = ModelFacts(source.name, "count", "cpu", window or 8_192, 1_024, self._template.control_tokens)
-
-    def count(self, messages: list[Message]) -> int:
-        return self._template.count(messages)
-
-
 def main(json_file: Path | None = None) -> None:
     """Measure, print, and write the result."""
     result = asyncio.run(_measure())
@@ -78,15 +61,12 @@ async def _measure() -> dict[str, dict[str, float]]:
     chance = random.Random(7)
     begun = datetime(2026, 1, 1, tzinfo=UTC)
     path = [_turn(i, chance, begun + timedelta(hours=3 * i)) for i in range(TURNS)]
-    counter, embedder = _Counter(), Embedder()
+    settings = load_settings()
     result: dict[str, dict[str, float]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        vectors = Vectors(folder, embedder.name)
-        recall = Recall(embedder, vectors)
+    with open_recall(settings) as recall:
         await recall.index("chat", path)
-        await vectors.flush()
-        await asyncio.sleep(TIDY_SECONDS + 1)  # until its files are merged
-        builder = PromptBuilder(counter, recall)  # pyright: ignore[reportArgumentType]
+        await asyncio.sleep(TIDY_SECONDS + 2 * WRITE_SECONDS)  # until all is written and its files are merged
+        builder = PromptBuilder(counting_for(settings).engine, recall)
         for strategy in STRATEGIES:
             choice = HistoryChoice(strategy, BUDGET)
             times: list[float] = []
@@ -105,8 +85,6 @@ async def _measure() -> dict[str, dict[str, float]]:
             result[strategy] = {
                 "ms_p50": p50(times), "ms_p95": p95(times), "tokens": sum(sizes) / len(sizes), "n": len(times)
             }  # fmt: skip
-        vectors.close()
-    embedder.close()
     return result
 
 

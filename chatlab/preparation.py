@@ -11,7 +11,7 @@ import structlog
 
 from chatlab.engines.base import Engine, GenerationRequest
 from chatlab.errors import InvalidInput, ModelUnavailable, VectorsUnavailable
-from chatlab.history import PromptBuilder, PromptInput, Recall
+from chatlab.history import PromptBuilder, PromptInput, Recall, recalls
 from chatlab.jobs import Jobs
 from chatlab.messages import HistoryChoice, SamplingParams, Turn
 from chatlab.store import Store
@@ -115,7 +115,7 @@ class Preparation:
                 if not self._swept:
                     await self._recall.sweep(await self._store.chat_ids())
                     self._swept = True
-                if ended.choice.strategy == "hybrid":
+                if recalls(ended.choice.strategy):
                     await self._recall.index(chat_id, ended.after.path)
         except (VectorsUnavailable, ModelUnavailable) as error:
             self._fault("turns could not be made findable", chat_id, error)

@@ -233,6 +233,14 @@ def asked(i: int, max_new_tokens: int) -> GenerationRequest:
     return GenerationRequest(messages, SamplingParams(temperature=0.0, max_new_tokens=max_new_tokens), f"user{i}")
 
 
+async def left(engine: Engine, i: int) -> None:
+    """Ask and go away, with the start or with the first piece."""
+    async with aclosing(engine.stream(asked(i % 30, 500))) as chunks:
+        async for chunk in chunks:
+            if i % 3 == 0 or isinstance(chunk, Piece):
+                return
+
+
 class TestUnderLoad:
     async def test_a_waiting_request_can_leave(self, start_small: Callable[..., TransformersEngine]) -> None:
         engine = start_small(slots=1)
@@ -276,16 +284,10 @@ class TestUnderLoad:
     ) -> None:
         engine = start_small(kv_cache_bytes=2_000_000)
 
-        async def left(i: int) -> None:
-            async with aclosing(engine.stream(asked(i % 30, 500))) as chunks:
-                async for chunk in chunks:
-                    if i % 3 == 0 or isinstance(chunk, Piece):
-                        return
-
         memory: list[int] = []
         for _ in range(4):
             for at in range(0, 250, 50):
-                await asyncio.gather(*(left(at + i) for i in range(50)))
+                await asyncio.gather(*(left(engine, at + i) for i in range(50)))
             await settled(engine)
             memory.append(psutil.Process().memory_info().rss)
         assert engine.load.kv_bytes <= 2_000_000
@@ -454,11 +456,11 @@ class TestWarming:
         engine = start_small()
         runner: Any = engine._scheduler._runner
         with monkeypatch.context() as patched:
-            patched.setattr(runner, "step", lambda feeds: 1 / 0)  # type: ignore[reportUnknownLambdaType]
+            patched.setattr(runner, "step", lambda feeds: 1 / 0)
             engine.warm(so_far())
             await idle(engine)
         with monkeypatch.context() as patched:
-            patched.setattr(engine._template, "prefix_ids", lambda messages: 1 / 0)  # type: ignore[reportUnknownLambdaType]
+            patched.setattr(engine._template, "prefix_ids", lambda messages: 1 / 0)
             engine.warm(so_far())
             await idle(engine)
         assert engine.alive
@@ -482,18 +484,12 @@ class TestWarming:
     ) -> None:
         engine = start_small(kv_cache_bytes=2_000_000)
 
-        async def left(i: int) -> None:
-            async with aclosing(engine.stream(asked(i % 30, 500))) as chunks:
-                async for chunk in chunks:
-                    if i % 3 == 0 or isinstance(chunk, Piece):
-                        return
-
         memory: list[int] = []
         for _ in range(4):
             for i in range(250):
                 engine.warm(so_far(f"user{i % 30}", 1 + i % 90))
                 if i % 5 == 0:
-                    await left(i)
+                    await left(engine, i)
             await settled(engine)
             await idle(engine)
             memory.append(psutil.Process().memory_info().rss)

@@ -25,7 +25,7 @@ from chatlab.history.lexical import LexicalIndex, terms
 from chatlab.history.passages import LONG_CHARS, passages_of, split
 from chatlab.history.quotes import line_of
 from chatlab.history.recall import combined
-from chatlab.messages import HistoryChoice, PromptProvenance, SamplingParams, Turn
+from chatlab.messages import HistoryChoice, PromptProvenance, SamplingParams, StrategyName, Turn
 from chatlab.settings import Settings
 from chatlab.wiring import Parts, wire
 from tests.conftest import ScriptedEngine, ask, new_chat, text_of
@@ -235,8 +235,8 @@ async def talking(settings: Settings, engine: ScriptedEngine) -> AsyncIterator[P
         await parts.jobs.close()
 
 
-async def said(parts: Parts, chat_id: str, message: str, **fields: object) -> Turn:
-    turn = await parts.chats.begin("u", chat_id, TurnRequest(message, **fields))  # pyright: ignore[reportArgumentType]
+async def said(parts: Parts, chat_id: str, message: str, history: HistoryChoice | None = None) -> Turn:
+    turn = await parts.chats.begin("u", chat_id, TurnRequest(message, history=history))
     ended = await parts.chats.wait("u", turn.turn_id)
     await quiet(parts.chats)
     return ended
@@ -247,14 +247,13 @@ async def quiet(chats: ChatService) -> None:
         await asyncio.sleep(0.01)
 
 
-async def long_chat(parts: Parts, strategy: str = "hybrid") -> str:
+async def long_chat(parts: Parts, strategy: StrategyName = "hybrid") -> str:
     """A chat whose first turn, on a beagle, is evicted."""
-    history = HistoryChoice(strategy)  # pyright: ignore[reportArgumentType]
+    history = HistoryChoice(strategy)
     chat = await parts.chats.create_chat(lambda chat: replace(chat, history=history), "u")
     await said(parts, chat.chat_id, "I adopted a puppy, a beagle called Biscuit.")
     for i in range(9):
-        last = await said(parts, chat.chat_id, f"Tell me more of subject {i}. " + "Please. " * 20)
-    assert last.parent_turn_id is not None  # pyright: ignore[reportPossiblyUnboundVariable]
+        await said(parts, chat.chat_id, f"Tell me more of subject {i}. " + "Please. " * 20)
     return chat.chat_id
 
 
@@ -278,8 +277,9 @@ async def test_the_strategy_is_chosen_a_request_and_at_any_time(talking: Parts, 
     chat_id = await long_chat(talking, "truncate")
     assert not (talking.settings.data_dir / "vectors").exists()
     question = "What is the name of my beagle?"
-    for strategy, found in (("hybrid", True), ("truncate", False), ("hybrid", True)):
-        turn = await said(talking, chat_id, question, history=HistoryChoice(strategy))  # pyright: ignore[reportArgumentType]
+    choices: list[tuple[StrategyName, bool]] = [("hybrid", True), ("truncate", False), ("hybrid", True)]
+    for strategy, found in choices:
+        turn = await said(talking, chat_id, question, history=HistoryChoice(strategy))
         assert prompt_of(turn).strategy == strategy
         assert ("Biscuit" in engine.seen[-1].messages[-1]["content"]) == found
 
@@ -416,8 +416,7 @@ def test_hybrid_over_http(client: TestClient) -> None:
     chat_id = new_chat(client, history={"strategy": "hybrid", "budgetTokens": 300})
     ask(client, chat_id, "I adopted a puppy, a beagle called Biscuit.")
     for i in range(12):
-        done = ask(client, chat_id, f"Tell me more of subject {i}. " + "Please. " * 8)[-1]
-    assert done.name == "done"  # pyright: ignore[reportPossiblyUnboundVariable]
+        assert ask(client, chat_id, f"Tell me more of subject {i}. " + "Please. " * 8)[-1].name == "done"
     sent = ask(client, chat_id, "Which beagle did I adopt?")
     assert text_of(sent) == "Which beagle did I adopt?", "the echo says the user's words alone"
     prompt = sent[-1].data["provenance"]["prompt"]

@@ -12,10 +12,10 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from snowballstemmer import stemmer
 
 K1, B = 1.2, 0.75
 MARKS = "".join(chr(code) for code in range(0x300, 0x2000) if unicodedata.category(chr(code)) in ("Mn", "Mc"))
@@ -79,11 +79,17 @@ class LexicalIndex:
         return scores
 
 
-_english = stemmer("english")
-_stemming = threading.Lock()  # guards it: it keeps the word that it works on
+_stemming = threading.Lock()  # guards the stemmer: it keeps the word that it works on
 
 
 @lru_cache(100_000)
 def _stem(word: str) -> str:
     with _stemming:
-        return _english.stemWord(word)
+        return _english().stemWord(word)
+
+
+@lru_cache(1)
+def _english() -> Any:
+    from snowballstemmer import stemmer  # every language of it: not for a start
+
+    return stemmer("english")

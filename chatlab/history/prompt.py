@@ -19,7 +19,7 @@ from chatlab.history.inert import make_inert
 from chatlab.history.passages import Passage
 from chatlab.history.quotes import FOOT, HEAD, block, date_of, line_of, without_marks
 from chatlab.history.recall import Recall
-from chatlab.history.strategies import TAILS, Room, first_kept, first_kept_from_root
+from chatlab.history.strategies import TAILS, Room, first_kept, first_kept_from_root, recalls
 from chatlab.messages import (
     HistoryChoice,
     Message,
@@ -134,7 +134,7 @@ class PromptBuilder:
         aside = _n_chars(given) >= LONG_CHARS or self._counter.facts.counting == "remote"
         plan = await _run(aside, self._plan, given, choice, params)
         found: Sequence[Passage] = ()
-        if plan.evicted and choice.strategy in TAILS and TAILS[choice.strategy].recalls:
+        if plan.evicted and recalls(choice.strategy):
             try:
                 found = await self._recall.search(given.chat_id, plan.evicted, given.question)
             except (VectorsUnavailable, ModelUnavailable) as error:

@@ -33,6 +33,11 @@ TAILS: Mapping[StrategyName, Tail] = {
 }
 
 
+def recalls(strategy: StrategyName) -> bool:
+    """Whether evicted turns are searched with this strategy."""
+    return strategy in TAILS and TAILS[strategy].recalls
+
+
 @dataclass(frozen=True, slots=True)
 class Room:
     """Tokens for past turns.

@@ -239,7 +239,7 @@ class DuckDBStore:
         await self._write(
             turn.chat_id,
             (INSERT_TURN, _pick(INSERT_TURN.columns, TURN_COLUMNS, turn_row(turn))),
-            committed=lambda: self._recent.change(turn.chat_id, lambda known: _with_turn(known, turn)),
+            committed=lambda: self._recent.change(turn.chat_id, lambda known: known.with_turn(turn)),
         )
 
     async def turn(self, user_id: str, turn_id: str) -> Turn:
@@ -266,7 +266,7 @@ class DuckDBStore:
         await self._write(
             turn.chat_id,
             (UPDATE_ANSWER, _pick(UPDATE_ANSWER.columns, TURN_COLUMNS, turn_row(turn))),
-            committed=lambda: self._recent.change(turn.chat_id, lambda known: _finished(known, turn)),
+            committed=lambda: self._recent.change(turn.chat_id, lambda known: known.finished(turn)),
         )
 
     async def pin_turn(self, turn: Turn, pinned: bool) -> None:
@@ -276,7 +276,7 @@ class DuckDBStore:
             (PIN_TURN, (turn.turn_id, pinned)),
             committed=lambda: self._recent.change(
                 turn.chat_id,
-                lambda known: _changed(known, turn.turn_id, lambda begun: replace(begun, pinned=pinned)),
+                lambda known: known.changed(turn.turn_id, lambda begun: replace(begun, pinned=pinned)),
             ),
         )
 
@@ -287,7 +287,9 @@ class DuckDBStore:
         await self._write(
             turn.chat_id,
             (UPSERT_FEEDBACK, row),
-            committed=lambda: self._recent.change(turn.chat_id, lambda known: _rated(known, turn.turn_id, feedback)),
+            committed=lambda: self._recent.change(
+                turn.chat_id, lambda known: known.changed(turn.turn_id, lambda begun: replace(begun, feedback=feedback))
+            ),
         )
 
     # Start
@@ -371,32 +373,6 @@ class DuckDBStore:
         if not hasattr(self._local, "cursor"):
             self._local.cursor = self._connection.cursor()
         return self._local.cursor
-
-
-def _with_turn(known: Conversation, turn: Turn) -> Conversation:
-    if any(other.turn_id == turn.turn_id for other in known.turns):  # loaded from disk right after the commit
-        return known
-    moved_at = max(known.chat.updated_at, turn.created_at)
-    return Conversation(replace(known.chat, updated_at=moved_at), (*known.turns, replace(turn, prompt=())))
-
-
-def _finished(known: Conversation, turn: Turn) -> Conversation:
-    moved_at = max(known.chat.updated_at, turn.finished_at or turn.created_at)
-    changed = _changed(known, turn.turn_id, lambda begun: _ended(begun, turn))
-    return replace(changed, chat=replace(known.chat, updated_at=moved_at))
-
-
-def _ended(begun: Turn, turn: Turn) -> Turn:
-    """The end of a turn, with what a person said of it meanwhile."""
-    return replace(turn, prompt=(), feedback=begun.feedback, pinned=begun.pinned)
-
-
-def _rated(known: Conversation, turn_id: str, feedback: Feedback) -> Conversation:
-    return _changed(known, turn_id, lambda turn: replace(turn, feedback=feedback))
-
-
-def _changed(known: Conversation, turn_id: str, change: Callable[[Turn], Turn]) -> Conversation:
-    return replace(known, turns=tuple(change(turn) if turn.turn_id == turn_id else turn for turn in known.turns))
 
 
 def _deletion(chat_id: str) -> list[tuple[Statement, Row]]:

@@ -6,7 +6,7 @@ Valid because one process opens a data dir. Bounded by characters, least recentl
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chatlab.messages import Chat, Turn
 
@@ -26,6 +26,25 @@ class Conversation:
         """Its size in memory, roughly."""
         texts = sum(len(turn.user_message) + len(turn.assistant_message or "") for turn in self.turns)
         return texts + len(self.chat.system_prompt or "") + OVERHEAD_CHARS * (1 + len(self.turns))
+
+    def with_turn(self, turn: Turn) -> "Conversation":
+        """With a new turn, unless it is there: loaded from disk right after its commit."""
+        if any(other.turn_id == turn.turn_id for other in self.turns):
+            return self
+        moved_at = max(self.chat.updated_at, turn.created_at)
+        return Conversation(replace(self.chat, updated_at=moved_at), (*self.turns, replace(turn, prompt=())))
+
+    def finished(self, turn: Turn) -> "Conversation":
+        """With the end of a turn, and what a person said of that turn meanwhile."""
+        moved_at = max(self.chat.updated_at, turn.finished_at or turn.created_at)
+        ended = self.changed(
+            turn.turn_id, lambda begun: replace(turn, prompt=(), feedback=begun.feedback, pinned=begun.pinned)
+        )
+        return replace(ended, chat=replace(self.chat, updated_at=moved_at))
+
+    def changed(self, turn_id: str, change: Callable[[Turn], Turn]) -> "Conversation":
+        """With one turn changed."""
+        return replace(self, turns=tuple(change(turn) if turn.turn_id == turn_id else turn for turn in self.turns))
 
 
 class RecentChats:
