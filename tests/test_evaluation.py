@@ -3,7 +3,7 @@
 import gzip
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +32,7 @@ from chatlab.history import Prompt, PromptBuilder, PromptInput, Recall
 from chatlab.messages import Chat, HistoryChoice, Message, SamplingParams, Turn
 from chatlab.store import Store
 from tests.conftest import ROOT, ScriptedEngine
-from tools import make_history_data
+from tools import make_history_data, make_notes_data
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -202,6 +202,9 @@ def test_our_question_files(tmp_path: Path, name: str) -> None:
     ]
     assert [u.session for u in chat.utterances] == [0, 0, 1, 1]
     assert chat.questions[1] == Question(1, "Cat and key?", "Miso, pot", ("c", "a"), "two")
+    changed = _changed(OWN, lambda v: v["questions"][0].update(stale=12))
+    (chat,) = read_dialogues(write(tmp_path / name, [changed]))
+    assert [question.stale for question in chat.questions] == ["12", None]
 
 
 async def test_chatlabs_own_chats(tmp_path: Path) -> None:
@@ -284,6 +287,11 @@ def _changed(value: Any, change: Callable[[Any], None]) -> Any:
             "a.jsonl",
             [_changed(OWN, lambda v: v["questions"][1].update(evidence=["z"]))],
             r"questions\.1\.evidence.*'z'",
+        ),
+        (
+            "a.jsonl",
+            [_changed(OWN, lambda v: v["questions"][1].update(stale="Miso, pot"))],
+            r"questions\.1\.stale: 'Miso, pot' is the answer itself",
         ),
         ("a.jsonl", [_changed(OWN, lambda v: v["messages"][2].update(role="tool"))], r"line 1: messages\.2\.role"),
         ("a.jsonl", [_changed(OWN, lambda v: v["messages"][2].update(id="a"))], r"messages\.2\.id: 'a' is there twice"),
@@ -673,3 +681,44 @@ def test_the_shipped_file_is_what_the_generator_writes(tmp_path: Path) -> None:
     shipped = make_history_data.TARGET.read_bytes()
     assert (tmp_path / "made.jsonl").read_bytes() == shipped
     assert len(shipped) < 300_000
+
+
+def test_the_shipped_notes_are_what_the_generator_writes(tmp_path: Path) -> None:
+    assert make_notes_data.main(tmp_path) == 0
+    for split in make_notes_data.SPLITS:
+        name = f"notes_{split}.jsonl"
+        assert (tmp_path / name).read_bytes() == (make_notes_data.TARGET / name).read_bytes()
+
+
+@pytest.mark.parametrize("split", make_notes_data.SPLITS)
+def test_a_noted_fact_stands_in_its_evidence_only(split: str) -> None:
+    dialogues = read_dialogues(make_notes_data.TARGET / f"notes_{split}.jsonl")
+    for dialogue in dialogues:
+        for question in dialogue.questions:
+            assert question.evidence is not None
+            said = [each for each in dialogue.utterances if question.answer.casefold() in each.content.casefold()]
+            assert [each.utterance_id for each in said] == [*question.evidence]
+            assert question.answer in said[0].content
+            if question.stale is not None:
+                places = [u for u in dialogue.utterances if question.stale.casefold() in u.content.casefold()]
+                assert {u.utterance_id for u in places[1:]} <= {*question.evidence}
+                assert places[0].turn_index < said[0].turn_index
+    updates = sum(question.stale is not None for dialogue in dialogues for question in dialogue.questions)
+    assert updates == make_notes_data.N_CHATS * make_notes_data.UPDATES
+
+
+def test_the_two_halves_of_the_notes_share_no_words() -> None:
+    dev, test = ({*_lines(make_notes_data.read_words(split).model_dump())} for split in make_notes_data.SPLITS)
+    assert dev & test <= {"", "{c}.", "{name}"}, "only slots are alike"
+
+
+def _lines(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value.casefold()
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            if key != "category":
+                yield from _lines(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _lines(each)

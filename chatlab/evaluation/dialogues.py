@@ -60,6 +60,7 @@ class Question:
         answer: The gold answer.
         evidence: Ids of the utterances that hold it; None leaves it out of evidence recall.
         category: The data set's own.
+        stale: What the answer was before it changed, where the data set says it.
     """
 
     index: int
@@ -67,6 +68,7 @@ class Question:
     answer: str
     evidence: tuple[str, ...] | None = None
     category: str | None = None
+    stale: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
 """Our own question files: one conversation a line, with questions that cite its messages.
 
     {"sample_id", "messages": [{"role", "content", "id"?, "date"?}], "questions": [{"question", "answer",
-    "evidence": [message ids], "category"?}]}
+    "evidence": [message ids], "category"?, "stale"?}]}
 
-`date` is ISO 8601 and holds until the next one; a message without an id has its place, from 0, as one.
+`date` is ISO 8601 and holds until the next one; a message without an id has its place, from 0, as one. `stale` is the
+value that the answer replaced.
 """
 
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ class _Question(BaseModel):
     answer: str | int | float
     evidence: list[str | int] = []
     category: str | int | None = None
+    stale: str | int | float | None = None
 
 
 class _Sample(BaseModel):
@@ -62,7 +64,10 @@ def read(file: Path, number: int, value: Any) -> Dialogue:
         if missing := [each for each in evidence if each not in known]:
             raise malformed(file, f"line {number}", f"questions.{i}.evidence: no message has the id {missing[0]!r}")
         category = None if asked.category is None else str(asked.category)
-        questions.append(Question(i, asked.question, str(asked.answer), evidence or None, category))
+        stale = None if asked.stale is None else str(asked.stale)
+        if stale == str(asked.answer):
+            raise malformed(file, f"line {number}", f"questions.{i}.stale: {stale!r} is the answer itself")
+        questions.append(Question(i, asked.question, str(asked.answer), evidence or None, category, stale))
     system = sample.messages[0].content if sample.messages[0].role == "system" else None
     return Dialogue(sample_id, turns, utterances, tuple(questions), system_prompt=system)
 
