@@ -2,7 +2,7 @@
 
     server half   admission -> load the chat -> build the prompt -> store the user's message -> job      `begin`
     worker half   engine stream -> partial text stored as it grows -> the end stored -> events           `_answer`
-    afterwards    the next prompt's beginning computed, the turn made findable                          `preparation`
+    afterwards    notes written, the next prompt's beginning computed, the turn made findable           `preparation`
 
 The turn belongs to the server: whoever asked may leave, come back, or watch from elsewhere. What is not the caller's
 is `NotFound`. Names no implementation of store, jobs, history or engine.
@@ -19,7 +19,7 @@ import structlog
 from chatlab.clock import Clock
 from chatlab.engines.base import Engine, GenerationRequest, Piece
 from chatlab.errors import ChatlabError, FieldError, InvalidInput, NotFound
-from chatlab.history import Prompt, PromptBuilder, PromptInput, Recall, stored_messages
+from chatlab.history import Prompt, PromptBuilder, PromptInput, Recall, lines_of, stored_messages
 from chatlab.jobs import Job, Jobs
 from chatlab.library import UNDO_SECONDS, ChatLibrary
 from chatlab.messages import (
@@ -32,6 +32,8 @@ from chatlab.messages import (
     Event,
     HistoryChoice,
     Message,
+    Note,
+    NotesMode,
     Problem,
     Provenance,
     RestartEvent,
@@ -41,6 +43,7 @@ from chatlab.messages import (
     TurnStatus,
     path_to,
 )
+from chatlab.notekeeper import NoteKeeper
 from chatlab.partials import PartialTexts
 from chatlab.preparation import Ended, Preparation
 from chatlab.problems import INTERRUPTED, problem_of
@@ -50,6 +53,7 @@ from chatlab.store.recent import Conversation
 from chatlab.telemetry import Metrics
 from chatlab.titles import TitleWriter
 
+MAX_NOTE_CHARS = 20_000
 NEWEST = "\x00newest"  # no id of a turn: the API refuses NUL
 
 log = structlog.get_logger(__name__)
@@ -109,6 +113,7 @@ class ChatService(ChatLibrary):
         new_id: Unique ids.
         max_message_chars: Longest message taken.
         undo_seconds: From discarding a chat to its end.
+        notes: Who writes the notes of old turns.
     """
 
     def __init__(
@@ -122,9 +127,11 @@ class ChatService(ChatLibrary):
         new_id: Callable[[], str],
         max_message_chars: int,
         undo_seconds: float = UNDO_SECONDS,
+        notes: NotesMode = "auto",
     ) -> None:
         prompts = PromptBuilder(engine, recall)
-        preparation = Preparation(prompts, engine, recall, store, jobs, metrics)
+        keeper = NoteKeeper(prompts, engine, store, clock, new_id, notes)
+        preparation = Preparation(prompts, engine, recall, keeper, store, jobs, metrics)
         super().__init__(store, jobs, metrics, clock, new_id, undo_seconds, preparation.forget)
         self._engine = engine
         self._prompts = prompts
@@ -159,7 +166,7 @@ class ChatService(ChatLibrary):
         """
         # 1. Admission.
         started_at = time.perf_counter()
-        _check_message(request.user_message, self._max_message_chars)
+        _check_text("userMessage", request.user_message, self._max_message_chars)
         await self._store.conversation(user_id, chat_id)
         job = self._jobs.reserve(user_id, chat_id, self._new_id())
         try:
@@ -169,7 +176,8 @@ class ChatService(ChatLibrary):
 
             # 3. The prompt, within the budget.
             params = request.params.over(known.chat.params)
-            given = PromptInput(known.chat.system_prompt, path, request.user_message, job.turn_id, chat_id)
+            system = known.chat.system_prompt
+            given = PromptInput(system, path, request.user_message, job.turn_id, chat_id, known.notes)
             choice = request.history or known.chat.history
             prompt = await self._prompts.build(given, choice, params)
             if prompt.provenance.fault is not None:
@@ -330,6 +338,61 @@ class ChatService(ChatLibrary):
         await self._store.pin_turn(turn, pinned)
         return replace(turn, pinned=pinned)
 
+    # Notes
+
+    async def notes(self, user_id: str, chat_id: str) -> tuple[Note, ...]:
+        """A chat's notes, on whatever branch, oldest first."""
+        known = await self._store.conversation(user_id, chat_id)
+        return tuple(note for note in known.notes if note.kind != "deleted")
+
+    async def note(self, user_id: str, chat_id: str, note_id: str) -> Note:
+        """A note.
+
+        Raises:
+            NotFound: No such note; notes that were merged are gone.
+        """
+        for note in await self.notes(user_id, chat_id):
+            if note.note_id == note_id:
+                return note
+        raise NotFound("note", note_id)
+
+    async def edit_note(self, user_id: str, chat_id: str, note_id: str, text: str) -> Note:
+        """Let a note say what a person wants it to say; from then on nothing but a person changes it.
+
+        Raises:
+            NotFound: No such note.
+            InvalidInput: The text is empty, too long, or cannot be stored.
+        """
+        _check_text("text", text, MAX_NOTE_CHARS)
+        lines = {(line.role, line.text) for line in lines_of(text)}
+
+        def edited(note: Note) -> Note:
+            kept = tuple(each for each in note.statements if (each.role, each.text) in lines)
+            tokens = self._prompts.stretches.note_tokens(text)
+            return replace(note, text=text, statements=kept, kind="edited", tokens_after=tokens)
+
+        return await self._change_note(user_id, chat_id, note_id, edited)
+
+    async def delete_note(self, user_id: str, chat_id: str, note_id: str) -> None:
+        """Empty a note for good: nothing stands for its turns, and no other note of them is written.
+
+        Raises:
+            NotFound: No such note.
+        """
+        await self._change_note(
+            user_id,
+            chat_id,
+            note_id,
+            lambda note: replace(note, text="", statements=(), kind="deleted", tokens_after=0),
+        )
+
+    async def _change_note(self, user_id: str, chat_id: str, note_id: str, change: Callable[[Note], Note]) -> Note:
+        while True:  # until nobody else was first; each time somebody was
+            known = await self.note(user_id, chat_id, note_id)
+            changed = replace(change(known), updated_at=self._clock(), revision=known.revision + 1)
+            if await self._store.commit_note(changed, [known]):
+                return changed
+
     def _as_of_now(self, turn: Turn) -> Turn:
         """A running turn with its text so far, which the store only follows."""
         if not turn.live or (job := self._jobs.find(turn.user_id, turn.turn_id)) is None:
@@ -339,8 +402,8 @@ class ChatService(ChatLibrary):
         return replace(turn, assistant_message=job.log.text, status="running" if job.log.text else turn.status)
 
 
-def _check_message(text: str, max_chars: int) -> None:
-    """Raise InvalidInput for a message that cannot be stored or answered, whichever way it came."""
+def _check_text(field: str, text: str, max_chars: int) -> None:
+    """Raise InvalidInput for a text that cannot be stored or answered, whichever way it came."""
     wrong = ""
     if not text.strip():
         wrong = "must not be empty"
@@ -349,7 +412,7 @@ def _check_message(text: str, max_chars: int) -> None:
     elif "\x00" in text or not text.isprintable() and any("\ud800" <= c <= "\udfff" for c in text):
         wrong = "must be text without NUL characters and lone surrogates"
     if wrong:
-        raise InvalidInput(FieldError("userMessage", wrong))
+        raise InvalidInput(FieldError(field, wrong))
 
 
 def _path(known: Conversation, request: TurnRequest) -> tuple[Turn, ...]:

@@ -6,12 +6,12 @@ Nothing is stored. The answer ends when the caller leaves. A history strategy is
 import asyncio
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chatlab.clock import Clock
 from chatlab.engines.base import Chunk, Engine, GenerationRequest, answer_limit, check_room
 from chatlab.errors import EngineError, FieldError, InvalidInput
-from chatlab.history import PromptBuilder, PromptInput, Recall
+from chatlab.history import PromptBuilder, PromptInput, Recall, UnstoredNotes
 from chatlab.history.inert import make_inert
 from chatlab.jobs import Jobs
 from chatlab.messages import UNKNOWN_TIME, HistoryChoice, Message, PromptProvenance, SamplingParams, Turn
@@ -35,6 +35,7 @@ class CompletionService:
         self._jobs = jobs
         self._engine = engine
         self._prompts = PromptBuilder(engine, recall)
+        self._notes = UnstoredNotes(self._prompts, engine.facts.model)
         self._clock = clock
 
     async def prepare(
@@ -44,14 +45,18 @@ class CompletionService:
         params: SamplingParams,
         history: HistoryChoice | None = None,
     ) -> Prepared:
-        """Check that a request can be answered. What a strategy recalls of its messages is found by words alone.
+        """Check that a request can be answered.
+
+        What a strategy recalls of its messages is found by words alone, what it notes of them is statements alone.
 
         Raises:
             InvalidInput: The messages do not form a conversation (with `history`), or do not fit (`PromptTooLong`).
         """
         if history is None:
             return await asyncio.to_thread(self._as_sent, user_id, messages, params)
-        prompt = await self._prompts.build(self._as_conversation(user_id, messages), history, params)
+        given = self._as_conversation(user_id, messages)
+        given = replace(given, notes=await self._notes.keep(given, history, params))
+        prompt = await self._prompts.build(given, history, params)
         provenance = prompt.provenance
         request = GenerationRequest(prompt.messages, params, user_id, prompt.quoted_chars)
         return Prepared(request, provenance, provenance.prompt_tokens)

@@ -12,7 +12,9 @@ from typing import Literal, NamedTuple, TypedDict
 from chatlab.errors import FieldError, InvalidInput
 
 Role = Literal["system", "user", "assistant"]
-StrategyName = Literal["direct", "truncate", "hybrid"]
+StrategyName = Literal["direct", "truncate", "summarize", "hybrid"]
+NotesMode = Literal["auto", "ledger", "model"]
+NoteKind = Literal["ledger", "model", "edited", "deleted"]
 CacheScope = Literal["off", "user", "global"]
 TurnStatus = Literal["queued", "running", "done", "stopped", "failed"]
 Source = Literal["model", "cache"]
@@ -259,6 +261,52 @@ class PassageRef(NamedTuple):
     def key(self) -> str:
         """In one word; unique within a chat."""
         return f"{self.turn_id}/{self.role}/{self.part}"
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A sentence or a clause of a turn, word for word."""
+
+    turn_id: str
+    role: Role
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What stands in for some turns of a chat that follow each other.
+
+    Attributes:
+        turn_ids: Those turns, the oldest first.
+        source_hash: Of their words; the note counts only where it is still theirs.
+        text: A line a statement, `user: …` or `assistant: …`; lines without a role are about both.
+        statements: Those of the text that are a turn's own words.
+        kind: `ledger` has nothing but statements, `model` a summary by the model, too; what a person edited is theirs,
+            and what a person deleted is empty and stays so.
+        tokens_before: Of the turns, in a prompt.
+        tokens_after: Of the note, in a prompt.
+        model: That wrote the summary, or counted the tokens.
+        prompt_version: Of the rules and the instruction that it was written by.
+        latency_ms: How long it took to write; nobody waited.
+        revision: Counts its changes, from 1.
+    """
+
+    note_id: str
+    chat_id: str
+    user_id: str
+    turn_ids: tuple[str, ...]
+    source_hash: str
+    text: str
+    statements: tuple[Statement, ...]
+    kind: NoteKind
+    tokens_before: int
+    tokens_after: int
+    model: str
+    prompt_version: int
+    latency_ms: float
+    created_at: datetime
+    updated_at: datetime
+    revision: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,20 @@
-"""What is done after a turn for the next one: its prompt's beginning computed, the turn made findable.
+"""What is done after a turn for the next one: notes written, its prompt's beginning computed, the turn made findable.
 
 Nobody waits for it and nothing depends on it: what fails is counted, and done without. Belongs to one event loop.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
 
 from chatlab.engines.base import Engine, GenerationRequest
-from chatlab.errors import InvalidInput, ModelUnavailable, VectorsUnavailable
-from chatlab.history import PromptBuilder, PromptInput, Recall, recalls
+from chatlab.errors import InvalidInput, ModelUnavailable, NotFound, VectorsUnavailable
+from chatlab.history import NOTING, PromptBuilder, PromptInput, Recall, recalls
 from chatlab.jobs import Jobs
-from chatlab.messages import HistoryChoice, SamplingParams, Turn
+from chatlab.messages import HistoryChoice, Note, SamplingParams, Turn
+from chatlab.notekeeper import Noted, NoteKeeper
 from chatlab.store import Store
 from chatlab.telemetry import Metrics
 
@@ -34,6 +35,10 @@ class Ended:
         """What the next prompt is made from, but for its question."""
         return replace(self.given, path=(*self.given.path, self.turn))
 
+    def noted(self, notes: Sequence[Note]) -> "Ended":
+        """With the chat's notes as they are now."""
+        return replace(self, given=replace(self.given, notes=notes))
+
 
 class Preparation:
     """Prepares the next turn of chats, one of a chat at a time.
@@ -42,17 +47,26 @@ class Preparation:
         prompts: The builder of prompts.
         engine: Its engine.
         recall: Finds evicted turns.
+        notes: Writes notes of turns.
         store: Of all chats.
         jobs: Of this process.
         metrics: Told of faults.
     """
 
     def __init__(
-        self, prompts: PromptBuilder, engine: Engine, recall: Recall, store: Store, jobs: Jobs, metrics: Metrics
+        self,
+        prompts: PromptBuilder,
+        engine: Engine,
+        recall: Recall,
+        notes: NoteKeeper,
+        store: Store,
+        jobs: Jobs,
+        metrics: Metrics,
     ) -> None:
         self._prompts = prompts
         self._engine = engine
         self._recall = recall
+        self._notes = notes
         self._store = store
         self._jobs = jobs
         self._metrics = metrics
@@ -69,11 +83,11 @@ class Preparation:
     def begin(self, ended: Ended) -> None:
         """Prepare what follows a turn: at once its prompt's beginning, the rest after what is under way in its chat."""
         chat_id = ended.turn.chat_id
-        if self._engine.facts.counting == "here":  # else what could be kept is elsewhere
+        if ended.choice.strategy not in NOTING:  # else notes come first
             self._aside(lambda: self._warm(ended), f"warm {chat_id}")
         self._next[chat_id] = ended
         if chat_id not in self._tasks:
-            self._tasks[chat_id] = self._aside(lambda: self._make_findable(chat_id), f"index {chat_id}")
+            self._tasks[chat_id] = self._aside(lambda: self._prepare(chat_id), f"prepare {chat_id}")
 
     def _aside(self, work: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
         self._n_under_way += 1
@@ -100,28 +114,69 @@ class Preparation:
         except VectorsUnavailable as error:
             self._fault("a deleted chat's vectors are still there", chat_id, error)
 
+    async def _prepare(self, chat_id: str) -> None:
+        """All but warming, which notes decide about, too; the chat's newest turn only."""
+        try:
+            while (ended := self._next.pop(chat_id, None)) is not None:
+                if ended.choice.strategy in NOTING:
+                    ended = await self._noted(ended)
+                    self._aside(lambda ended=ended: self._warm(ended), f"warm {chat_id}")
+                await self._make_findable(chat_id, ended)
+                if ended.choice.strategy in NOTING and chat_id not in self._next:
+                    await self._improve_notes(ended)
+        finally:
+            self._tasks.pop(chat_id, None)
+
+    async def _noted(self, ended: Ended) -> Ended:
+        """Write the notes that are due."""
+        try:
+            return ended.noted(await self._notes.keep(_for_prompt(ended)))
+        except (InvalidInput, NotFound):  # the next question will be told
+            return ended
+        except Exception:
+            self._metrics.fault("notes")
+            log.warning("notes could not be written", chat_id=ended.turn.chat_id, exc_info=True)
+            return ended
+
+    async def _improve_notes(self, ended: Ended) -> None:
+        """Let the model write, where it may; what it changes is in the next prompt."""
+        try:
+            changed = await self._notes.improve(_for_prompt(ended))
+        except NotFound:
+            return
+        except Exception:
+            self._metrics.fault("notes")
+            log.warning("the model could not write notes", chat_id=ended.turn.chat_id, exc_info=True)
+            return
+        if changed:
+            await self._warm(await self._noted(ended))
+
     async def _warm(self, ended: Ended) -> None:
         """Have the next prompt's beginning computed."""
+        if self._engine.facts.counting != "here":  # what could be kept is elsewhere
+            return
         try:
             begins = await self._prompts.upcoming(ended.after, ended.choice, ended.params)
         except InvalidInput:  # the next question will be told
             return
         self._engine.warm(GenerationRequest(begins, ended.params, ended.turn.user_id))
 
-    async def _make_findable(self, chat_id: str) -> None:
+    async def _make_findable(self, chat_id: str, ended: Ended) -> None:
         """Keep what evicted turns are found by, where they are looked for."""
         try:
-            while (ended := self._next.pop(chat_id, None)) is not None:
-                if not self._swept:
-                    await self._recall.sweep(await self._store.chat_ids())
-                    self._swept = True
-                if recalls(ended.choice.strategy):
-                    await self._recall.index(chat_id, ended.after.path)
+            if not self._swept:
+                await self._recall.sweep(await self._store.chat_ids())
+                self._swept = True
+            if recalls(ended.choice.strategy):
+                await self._recall.index(chat_id, ended.after.path)
         except (VectorsUnavailable, ModelUnavailable) as error:
             self._fault("turns could not be made findable", chat_id, error)
-        finally:
-            self._tasks.pop(chat_id, None)
 
     def _fault(self, what: str, chat_id: str, error: Exception) -> None:
         self._metrics.fault("recall")
         log.warning(what, chat_id=chat_id, reason=str(error))
+
+
+def _for_prompt(ended: Ended) -> Noted:
+    turn = ended.turn
+    return Noted(ended.after, ended.choice, ended.params, turn.user_id, turn.chat_id)

@@ -20,7 +20,7 @@ from pydantic_settings import (
 )
 
 from chatlab.errors import ConfigError
-from chatlab.messages import CacheScope
+from chatlab.messages import CacheScope, NotesMode
 
 PREFIX = "CHATLAB_"
 TOML_FILE = "chatlab.toml"
@@ -97,6 +97,11 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=4_000_000, ge=1_000, description="Largest request body, else 413.")
     max_message_chars: int = Field(default=200_000, ge=1, description="Longest single message, in characters.")
     max_messages: int = Field(default=2_000, ge=1, description="Most messages in one `/v1` request.")
+    notes: NotesMode = Field(
+        default="auto",
+        description="How `summarize` and `hybrid` note old turns: `ledger` keeps statements word for word, `model` "
+        "adds the model's summary where it is sound, `auto` does so if the model passed a test, too.",
+    )
     cache_scope: CacheScope = Field(default="user", description="Cache scope of a new chat: `off`, `user` or `global`.")
     auth: Literal["open"] = Field(
         default="open", description="Who the caller is: `open` trusts `X-User-ID`, so it listens on loopback only."

@@ -7,21 +7,20 @@ goes wrong, the chat keeps the title that it has.
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 
 import structlog
 
-from chatlab.engines.base import Engine, Finished, GenerationRequest, Piece
+from chatlab.aside import answer_aside
+from chatlab.engines.base import Engine, GenerationRequest
 from chatlab.errors import ChatlabError
 from chatlab.history.inert import make_inert
 from chatlab.jobs import Jobs
-from chatlab.messages import FinishReason, Message, SamplingParams, Turn
+from chatlab.messages import Message, SamplingParams, Turn
 from chatlab.telemetry import Metrics
 
 INSTRUCTION = "Write a title of at most six words for the conversation below. Answer with the title alone."
 PARAMS = SamplingParams(temperature=0.0, max_new_tokens=24)
 LIMIT_SECONDS = 30.0
-POLL_SECONDS = 0.1
 SHOWN_CHARS = 600  # of each message: the beginning says what it is about
 MIN_CHARS, MAX_CHARS, MAX_WORDS = 2, 60, 8
 # Words that say nothing of what a conversation is about.
@@ -79,27 +78,8 @@ async def write_title(engine: Engine, turn: Turn) -> str | None:
     """
     prompt = _prompt(turn)
     inert: list[Message] = [{"role": "user", "content": make_inert(prompt, engine.facts)}]
-    request = GenerationRequest(inert, PARAMS, turn.user_id)
-    while True:
-        while engine.load.waiting:
-            await asyncio.sleep(POLL_SECONDS)
-        text, reason = await _answer(engine, request)
-        if reason is not None:
-            return acceptable(text, turn) if reason == "stop" else None
-
-
-async def _answer(engine: Engine, request: GenerationRequest) -> tuple[str, FinishReason | None]:
-    """The whole answer and why it ended; no reason when it made room for a person's message."""
-    text = ""
-    async with aclosing(engine.stream(request)) as chunks:
-        async for chunk in chunks:
-            if isinstance(chunk, Finished):
-                return text, chunk.reason
-            if engine.load.waiting:
-                break
-            if isinstance(chunk, Piece):
-                text += chunk.text
-    return text, None
+    answer = await answer_aside(engine, GenerationRequest(inert, PARAMS, turn.user_id))
+    return acceptable(answer.text, turn) if answer.reason == "stop" else None
 
 
 def acceptable(text: str, turn: Turn) -> str | None:

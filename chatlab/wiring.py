@@ -88,7 +88,15 @@ def wire(settings: Settings, engine: Engine | None = None) -> Generator[Parts]:
                 recall=recall,
                 metrics=metrics,
                 chats=ChatService(
-                    store, jobs, engine, recall, metrics, clock, lambda: uuid.uuid4().hex, settings.max_message_chars
+                    store,
+                    jobs,
+                    engine,
+                    recall,
+                    metrics,
+                    clock,
+                    lambda: uuid.uuid4().hex,
+                    settings.max_message_chars,
+                    notes=settings.notes,
                 ),
                 completions=CompletionService(jobs, engine, recall, clock),
                 secret_key=settings.secret_key or _kept_secret(settings.data_dir),

@@ -50,7 +50,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path / "data", engine="echo")
+    return Settings(data_dir=tmp_path / "data", engine="echo", notes="ledger")
 
 
 @pytest.fixture

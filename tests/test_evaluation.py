@@ -605,12 +605,12 @@ def test_the_command_on_the_shipped_file(tmp_path: Path, capsys: pytest.CaptureF
     arguments = ["eval", "history", "--data", str(data), *options, "--json", str(result), "--dump", str(dump)]
     assert main(arguments) == 0
     shown = capsys.readouterr().out
-    assert "truncate  900" in shown
+    assert "truncate   900" in shown
     assert "less bm25" in shown
     found = json.loads(result.read_text())
     cells = found["strategies"]
     assert {name: list(by_budget) for name, by_budget in cells.items()} == {
-        name: ["300", "900"] for name in ("direct", "truncate", "bm25")
+        name: ["300", "900"] for name in ("direct", "truncate", "summarize", "bm25")
     }
     for by_budget in cells.values():
         for cell in by_budget.values():

@@ -15,7 +15,6 @@ from chatlab.errors import ConfigError
 from chatlab.settings import Settings
 
 RECALLING = "hybrid"  # the strategy that searches
-TO_COME = "summarize"  # named in the contract, not in this version
 DEFAULT_BUDGETS = (512, 1_024, 2_048, 4_096)
 
 log = structlog.get_logger(__name__)
@@ -151,10 +150,7 @@ async def measure(options: Options, settings: Settings) -> dict[str, Any]:
 
 
 def _names(listed: str) -> tuple[str, ...]:
-    names = tuple(filter(None, (name.strip() for name in listed.split(","))))
-    if TO_COME in names:
-        log.warning("left out: not in this version", strategy=TO_COME)
-    return tuple(name for name in names if name != TO_COME)
+    return tuple(filter(None, (name.strip() for name in listed.split(","))))
 
 
 def _write_line(file: TextIO, line: Mapping[str, Any]) -> None:

@@ -2,15 +2,16 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, cast, get_args
 
 from chatlab.errors import ConfigError, PromptTooLong
 from chatlab.evaluation.baselines import BM25Peer
 from chatlab.evaluation.dialogues import Dialogue
-from chatlab.history import Prompt, PromptInput
+from chatlab.history import Prompt, PromptInput, UnstoredNotes
 from chatlab.history.budget import Counter
-from chatlab.messages import HistoryChoice, Message, PromptProvenance, SamplingParams, StrategyName, Turn
+from chatlab.history.unstored import Due
+from chatlab.messages import HistoryChoice, Message, Note, PromptProvenance, SamplingParams, StrategyName, Turn
 
 PEER = "bm25"
 ANSWER_TOKENS = 256  # kept free in the window
@@ -18,7 +19,7 @@ ANSWER_TOKENS = 256  # kept free in the window
 STRATEGIES: tuple[str, ...] = (*get_args(StrategyName), PEER)
 
 
-class Builder(Protocol):
+class Builder(Due, Protocol):
     """`chatlab.history.PromptBuilder`."""
 
     async def build(self, given: PromptInput, choice: HistoryChoice, params: SamplingParams) -> Prompt:
@@ -50,6 +51,8 @@ class Made:
 class PromptMaker:
     """Makes prompts for the turns and questions of dialogues.
 
+    A conversation has the notes that it would have on a server by then; they are statements alone.
+
     Args:
         counter: The engine.
         builder: Of the same engine.
@@ -58,6 +61,8 @@ class PromptMaker:
     def __init__(self, counter: Counter, builder: Builder) -> None:
         self.counter = counter
         self._builder = builder
+        self._notes = UnstoredNotes(builder, counter.facts.model)
+        self._noted: dict[tuple[str, str, int], tuple[int, Sequence[Note]]] = {}  # so far, and after how many turns
         self._peers: dict[tuple[str, int], BM25Peer] = {}
 
     @property
@@ -94,7 +99,7 @@ class PromptMaker:
                 begun = time.perf_counter()
                 found = peer.prompt(question, budget)
                 return Made(found.messages, found.tokens, time.perf_counter() - begun)
-            given, choice, params = self._asked(strategy, budget, dialogue, path, question, system)
+            given, choice, params = await self._asked(strategy, budget, dialogue, path, question, system)
             begun = time.perf_counter()
             prompt = await self._builder.build(given, choice, params)
             seconds = time.perf_counter() - begun
@@ -112,21 +117,24 @@ class PromptMaker:
         """
         if strategy == PEER:
             return None
-        asked = self._asked(strategy, min(budget, self.window), dialogue, path, "", dialogue.system_prompt)
         try:
+            asked = await self._asked(strategy, min(budget, self.window), dialogue, path, "", dialogue.system_prompt)
             return await self._builder.upcoming(*asked)
         except PromptTooLong:
             return None
 
-    def _asked(
+    async def _asked(
         self, strategy: str, budget: int, dialogue: Dialogue, path: Sequence[Turn], question: str, system: str | None
     ) -> tuple[PromptInput, HistoryChoice, SamplingParams]:
         """What a builder is given."""
-        return (
-            PromptInput(system, path, question, f"{dialogue.sample_id}:asked", dialogue.sample_id),
-            HistoryChoice(cast("StrategyName", strategy), budget),
-            SamplingParams(max_new_tokens=self.answer_tokens),
-        )
+        given = PromptInput(system, path, question, f"{dialogue.sample_id}:asked", dialogue.sample_id)
+        choice = HistoryChoice(cast("StrategyName", strategy), budget)
+        params = SamplingParams(max_new_tokens=self.answer_tokens)
+        key = (dialogue.sample_id, strategy, budget)
+        n_turns, known = self._noted.get(key, (0, ()))
+        notes = await self._notes.keep(replace(given, notes=known if n_turns <= len(path) else ()), choice, params)
+        self._noted[key] = (len(path), notes)
+        return replace(given, notes=notes), choice, params
 
     def _peer(self, dialogue: Dialogue, n_turns: int) -> BM25Peer:
         key = (dialogue.sample_id, n_turns)

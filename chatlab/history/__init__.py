@@ -1,8 +1,26 @@
 """What the model sees of a conversation: the prompt, within a token budget, counted exactly."""
 
+from chatlab.history.note_writer import draft, note_of
+from chatlab.history.notes import NOTING, Piece, chain, lines_of, text_of
 from chatlab.history.prompt import Prompt, PromptBuilder, PromptInput
 from chatlab.history.recall import Recall
 from chatlab.history.recipe import stored_messages
 from chatlab.history.strategies import recalls
+from chatlab.history.unstored import UnstoredNotes
 
-__all__ = ["Prompt", "PromptBuilder", "PromptInput", "Recall", "recalls", "stored_messages"]
+__all__ = [
+    "NOTING",
+    "Piece",
+    "Prompt",
+    "PromptBuilder",
+    "PromptInput",
+    "Recall",
+    "UnstoredNotes",
+    "chain",
+    "draft",
+    "lines_of",
+    "note_of",
+    "recalls",
+    "stored_messages",
+    "text_of",
+]

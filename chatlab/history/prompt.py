@@ -1,6 +1,6 @@
 """From a conversation to the message list that the model sees, within a budget and with its provenance.
 
-    system | pinned turns | newest turns, word for word | quotes of evicted turns, then the question
+    system | pinned turns | notes of old turns | newest turns, word for word | quotes of evicted ones, then the question
 
 Knows turns and token counts, not where turns are stored nor which engine counts. Originals are never altered: what
 is cut or made inert is so in the prompt only. The last message is always the question, and a system prompt is first.
@@ -14,16 +14,18 @@ from typing import ParamSpec, TypeVar
 import structlog
 
 from chatlab.errors import FieldError, ModelUnavailable, PromptTooLong, VectorsUnavailable
-from chatlab.history.budget import Counter, TokenCounts, cut_middle, estimated, prompt_budget
+from chatlab.history.budget import Counter, estimated, prompt_budget
 from chatlab.history.inert import make_inert
+from chatlab.history.notes import NOTING, Link, Piece, chain, due
 from chatlab.history.passages import Passage
 from chatlab.history.quotes import FOOT, HEAD, block, date_of, line_of, without_marks
 from chatlab.history.recall import Recall
 from chatlab.history.strategies import TAILS, Room, first_kept, first_kept_from_root, recalls
+from chatlab.history.stretches import Stretch, Stretches, as_question, too_long
 from chatlab.messages import (
     HistoryChoice,
     Message,
-    PartKind,
+    Note,
     PromptPart,
     PromptProvenance,
     SamplingParams,
@@ -53,6 +55,7 @@ class PromptInput:
         question: The user's new message.
         question_turn_id: The turn that it opens.
         chat_id: The chat, whose vectors are searched; None has none.
+        notes: Of the chat, on whatever branch.
     """
 
     system_prompt: str | None
@@ -60,6 +63,7 @@ class PromptInput:
     question: str
     question_turn_id: str
     chat_id: str | None = None
+    notes: Sequence[Note] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,24 +81,13 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stretch:
-    """Messages of one kind: how to make them again, whose they are, what they add to the prompt."""
-
-    kind: PartKind
-    messages: tuple[Message, ...] = ()
-    recipe: tuple[StoredMessage, ...] = ()
-    turn_ids: tuple[str, ...] = ()
-    tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class _Plan:
     """A prompt but for what is recalled; `evicted` turns are not in it."""
 
     given: PromptInput
     strategy: StrategyName
     budget: int
-    stretches: tuple[_Stretch, ...]  # system, pinned, verbatim
+    stretches: tuple[Stretch, ...]  # system, pinned, notes, verbatim
     question: str
     question_cut: bool
     question_tokens: int
@@ -111,7 +104,7 @@ class _Plan:
 
 
 class PromptBuilder:
-    """Builds prompts for one model.
+    """Builds prompts for one model, of its `stretches`.
 
     Args:
         counter: Its engine.
@@ -121,7 +114,7 @@ class PromptBuilder:
     def __init__(self, counter: Counter, recall: Recall) -> None:
         self._counter = counter
         self._recall = recall
-        self._tokens = TokenCounts(counter)
+        self.stretches = Stretches(counter)
 
     async def build(self, given: PromptInput, choice: HistoryChoice, params: SamplingParams) -> Prompt:
         """The prompt for a question. What takes long is done in a thread, so that streams keep moving.
@@ -153,91 +146,135 @@ class PromptBuilder:
         plan = await _run(True, self._plan, replace(given, question="?"), choice, params)
         return plan.before_question
 
+    async def due(self, given: PromptInput, choice: HistoryChoice, params: SamplingParams) -> Piece | None:
+        """What is to be noted before long; None where nothing is. `given.question` is ignored.
+
+        Raises:
+            PromptTooLong: As `build`.
+        """
+        return await _run(True, self._due, given, choice, params) if choice.strategy in NOTING else None
+
+    def _due(self, given: PromptInput, choice: HistoryChoice, params: SamplingParams) -> Piece | None:
+        facts = self._counter.facts
+        answered = [turn for turn in given.path if turn.assistant_message]
+        budget = prompt_budget(facts, params, choice.budget_tokens)
+        stays = self.stretches.system(given.system_prompt).tokens
+        stays += sum(self.stretches.size(turn) for turn in answered if turn.pinned)
+        return due(
+            NOTING[choice.strategy],
+            chain(given.notes, answered),
+            answered,
+            lambda place: 0 if answered[place].pinned else self.stretches.size(answered[place]),
+            lambda note: self.stretches.note_tokens(note.text),
+            int((1 - QUESTION_SHARE) * budget) - stays,
+        )
+
     def _plan(self, given: PromptInput, choice: HistoryChoice, params: SamplingParams) -> _Plan:
         """All but what is recalled."""
         # 1. What always stays.
         facts = self._counter.facts
         budget = prompt_budget(facts, params, choice.budget_tokens)
         answered = [turn for turn in given.path if turn.assistant_message]
-        system = self._system(given.system_prompt)
+        system = self.stretches.system(given.system_prompt)
         pinned = [turn for turn in answered if turn.pinned]
-        stays = system.tokens + sum(map(self._size, pinned))
+        stays = system.tokens + sum(map(self.stretches.size, pinned))
         question = make_inert(given.question, facts)
-        tokens = self._question_tokens(system, question)
+        tokens = self.stretches.question_tokens(system, question)
         cut = stays + tokens > budget and choice.strategy != "direct"
         if cut:
-            question = self._cut_question([*system.messages, *self._turns("pinned", pinned).messages], question, budget)
-            tokens = self._question_tokens(system, question)
+            before = [*system.messages, *self.stretches.turns("pinned", pinned).messages]
+            question = self.stretches.cut_question(before, question, budget)
+            tokens = self.stretches.question_tokens(system, question)
 
-        # 2. The newest turns, from the first one that is kept; if that is none, the newest cut down.
+        # 2. The newest turns, from the first one that is kept, and notes of those before; if no turn is kept, the
+        # newest cut down.
         room = budget - stays - tokens
+        notes = Stretch("summary")
         if choice.strategy == "direct":
             self._check_whole(system, answered, question, budget)
             begin = newest_room = 0
         else:
-            turns_room = Room.of(TAILS[choice.strategy], room)
-            typical = Room.of(TAILS[choice.strategy], int((1 - QUESTION_SHARE) * budget) - stays)
-            begin = self._first_kept(given.path, answered, choice.strategy, budget, turns_room, typical)
-            newest_room = turns_room.newest
-        front = self._turns("pinned", [turn for turn in answered[:begin] if turn.pinned])
-        kept = self._turns("verbatim", answered[begin:])
+            tail = TAILS[choice.strategy]
+            typical = int((1 - QUESTION_SHARE) * budget) - stays
+            known = _kept_before(given.path, answered, choice.strategy, budget)
+            links = chain(given.notes, answered) if choice.strategy in NOTING else ()
+            noting = NOTING.get(choice.strategy)
+            if noting is None or noting.swap is None:
+                begin = self._first_kept(answered, Room.of(tail, room), Room.of(tail, typical), known)
+                links = tuple(link for link in links if link.end <= begin)
+                notes = self.stretches.notes(links, answered, room)
+            else:
+                n_links = _noted_before(given.path, links, choice.strategy, budget)
+                begin, notes = self._swapped(links, n_links, answered, room, noting.swap)
+                if self._sum(answered, begin) > (left := room - notes.tokens):  # nobody waits for a note
+                    n_noted, typical = begin, typical - notes.tokens
+                    begin = self._first_kept(
+                        answered[begin:], Room.of(tail, left), Room.of(tail, typical), known and max(0, known - begin)
+                    )
+                    begin += n_noted
+            newest_room = Room.of(tail, room - notes.tokens).newest
+        front = self.stretches.turns("pinned", [turn for turn in answered[:begin] if turn.pinned])
+        kept = self.stretches.turns("verbatim", answered[begin:])
         if answered and begin == len(answered) and newest_room >= MIN_TURN_TOKENS:
-            before = [*system.messages, *front.messages]
-            kept = self._cut_turn(answered[-1], before, _asked(question), budget - room + newest_room) or kept
+            before = [*system.messages, *front.messages, *notes.messages]
+            most = budget - room + notes.tokens + newest_room
+            kept = self.stretches.cut_turn(answered[-1], before, as_question(question), most) or kept
 
         there = {*front.turn_ids, *kept.turn_ids}
         evicted = tuple(turn for turn in answered if turn.turn_id not in there)
-        return _Plan(given, choice.strategy, budget, (system, front, kept), question, cut, tokens, evicted)
+        return _Plan(given, choice.strategy, budget, (system, front, notes, kept), question, cut, tokens, evicted)
 
-    def _first_kept(
-        self,
-        path: Sequence[Turn],
-        answered: Sequence[Turn],
-        strategy: StrategyName,
-        budget: int,
-        room: Room,
-        typical: Room,
-    ) -> int:
+    def _swapped(
+        self, links: Sequence[Link], n_links: int, answered: Sequence[Turn], room: int, swap: float
+    ) -> tuple[int, Stretch]:
+        """The first turn that no note stands for, and the notes: as many as before, more only if it grows too full."""
+        while True:
+            begin = links[n_links - 1].end if n_links else 0
+            notes = self.stretches.notes(links[:n_links], answered, room)
+            if n_links == len(links) or notes.tokens + self._sum(answered, begin) <= swap * room:
+                return begin, notes
+            n_links += 1
+
+    def _sum(self, answered: Sequence[Turn], begin: int) -> int:
+        """Tokens of the turns from one on; pinned ones are counted elsewhere."""
+        return sum(self.stretches.size(turn) for turn in answered[begin:] if not turn.pinned)
+
+    def _first_kept(self, answered: Sequence[Turn], room: Room, typical: Room, known: int | None) -> int:
         """The place of the first turn that is kept, as before if that still fits.
 
         Args:
-            path: All turns.
-            answered: Those that a prompt can carry.
-            strategy: Of the prompt.
-            budget: Of the prompt.
+            answered: Turns that a prompt can carry.
             room: For turns, with this question.
             typical: For turns, whatever the question.
+            known: The place that it had in the last prompt, if that is known.
         """
 
         def size(place: int) -> int:
-            return 0 if answered[place].pinned else self._size(answered[place])
+            return 0 if answered[place].pinned else self.stretches.size(answered[place])
 
-        known = _kept_before(path, answered, strategy, budget)
         if known is None:
             roughly = size if self._counter.facts.counting == "here" else lambda place: estimated(answered[place])
             known = first_kept_from_root(roughly, len(answered), typical)
         return first_kept(size, len(answered), room, known)
 
-    def _check_whole(self, system: _Stretch, answered: Sequence[Turn], question: str, budget: int) -> None:
+    def _check_whole(self, system: Stretch, answered: Sequence[Turn], question: str, budget: int) -> None:
         """Raise PromptTooLong unless the whole conversation fits."""
         here = self._counter.facts.counting == "here"
-        if (
-            not here
-            or system.tokens + sum(map(self._size, answered)) + self._question_tokens(system, question) > budget
-        ):
-            whole = [*system.messages, *self._turns("verbatim", answered).messages, _asked(question)]
+        tokens = system.tokens + sum(map(self.stretches.size, answered)) if here else budget
+        if tokens + self.stretches.question_tokens(system, question) > budget:
+            whole = [*system.messages, *self.stretches.turns("verbatim", answered).messages, as_question(question)]
             _check_direct(self._counter.count(whole), budget)
 
     def _compose(self, plan: _Plan, found: Sequence[Passage]) -> Prompt:
         """The prompt of a plan, with as much of what was found, best first, as there is room for."""
-        system, pinned, kept = plan.stretches
+        system, pinned, notes, kept = plan.stretches
         chosen = self._chosen(found, plan.budget - plan.tokens)
         places = {turn.turn_id: place for place, turn in enumerate(plan.evicted)}
         while True:
             quotes = block(sorted(chosen, key=lambda passage: _order(passage, places))) if chosen else ""
             quotes = make_inert(quotes, self._counter.facts)
-            asked = _asked(quotes + (without_marks(plan.question) if quotes else plan.question))
-            messages = (*system.messages, *pinned.messages, *kept.messages, asked)
+            asked = as_question(quotes + (without_marks(plan.question) if quotes else plan.question))
+            messages = (*system.messages, *pinned.messages, *notes.messages, *kept.messages, asked)
             if (total := self._counter.count(messages)) <= plan.budget:
                 break
             # Only where a template counts a message by what stands around it.
@@ -248,17 +285,17 @@ class PromptBuilder:
             else:
                 if plan.strategy == "direct":
                     _check_direct(total, plan.budget)
-                raise _too_long(total - plan.question_tokens, plan.budget)
+                raise too_long(total - plan.question_tokens, plan.budget)
         question_id = plan.given.question_turn_id
         if plan.question_cut:
             last = StoredMessage("user", None, asked["content"])
         else:
             last = StoredMessage("user", question_id, quotes or None)
         quoted = tuple(sorted({passage.ref.turn_id for passage in chosen}, key=places.__getitem__))
-        spare = total - system.tokens - pinned.tokens - plan.question_tokens  # of the rest
+        spare = total - system.tokens - pinned.tokens - notes.tokens - plan.question_tokens  # of the rest
         kept_tokens = kept.tokens if chosen else spare
         parts = [
-            *(PromptPart(each.kind, each.turn_ids, each.tokens) for each in (system, pinned) if each.messages),
+            *(PromptPart(each.kind, each.turn_ids, each.tokens) for each in (system, pinned, notes) if each.messages),
             *([PromptPart("verbatim", kept.turn_ids, kept_tokens)] if kept.messages else []),
             *([PromptPart("retrieved", quoted, spare - kept_tokens)] if chosen else []),
         ]
@@ -266,7 +303,7 @@ class PromptBuilder:
         there = {turn_id for part in parts for turn_id in part.turn_ids}
         return Prompt(
             messages,
-            (*system.recipe, *pinned.recipe, *kept.recipe, last),
+            (*system.recipe, *pinned.recipe, *notes.recipe, *kept.recipe, last),
             PromptProvenance(
                 strategy=plan.strategy,
                 budget_tokens=plan.budget,
@@ -280,13 +317,14 @@ class PromptBuilder:
 
     def _chosen(self, found: Sequence[Passage], room: int) -> list[Passage]:
         """The passages that are quoted, best first."""
-        room -= self._tokens.of_line(HEAD) + self._tokens.of_line(FOOT)
+        room -= self.stretches.line_tokens(HEAD) + self.stretches.line_tokens(FOOT)
         chosen: list[Passage] = []
         dates: set[str] = set()
         misses = 0
         for passage in found:
             date = date_of(passage)
-            cost = self._tokens.of_line(line_of(passage)) + (0 if date in dates else self._tokens.of_line(date))
+            cost = self.stretches.line_tokens(line_of(passage))
+            cost += 0 if date in dates else self.stretches.line_tokens(date)
             if cost <= room:
                 room -= cost
                 chosen.append(passage)
@@ -295,59 +333,6 @@ class PromptBuilder:
             elif (misses := misses + 1) == MAX_MISSES:
                 break
         return chosen
-
-    def _system(self, text: str | None) -> _Stretch:
-        if not text:
-            return _Stretch("system")
-        message: Message = {"role": "system", "content": make_inert(text, self._counter.facts)}
-        tokens = self._counter.count([message, _asked("")])  # what a template adds to any prompt counts here
-        return _Stretch("system", (message,), (StoredMessage("system", text=message["content"]),), (), tokens)
-
-    def _turns(self, kind: PartKind, turns: Sequence[Turn]) -> _Stretch:
-        facts = self._counter.facts
-        messages: list[Message] = []
-        recipe: list[StoredMessage] = []
-        for turn in turns:
-            messages.append({"role": "user", "content": make_inert(turn.user_message, facts)})
-            messages.append({"role": "assistant", "content": make_inert(turn.assistant_message or "", facts)})
-            recipe += (StoredMessage("user", turn.turn_id), StoredMessage("assistant", turn.turn_id))
-        turn_ids = tuple(turn.turn_id for turn in turns)
-        return _Stretch(kind, tuple(messages), tuple(recipe), turn_ids, sum(map(self._size, turns)))
-
-    def _size(self, turn: Turn) -> int:
-        facts = self._counter.facts
-        return self._tokens.of_turn(
-            turn.user_message, turn.assistant_message or "", lambda text: make_inert(text, facts)
-        )
-
-    def _question_tokens(self, system: _Stretch, question: str) -> int:
-        return self._counter.count([*system.messages, _asked(question)]) - system.tokens
-
-    def _cut_question(self, before: Sequence[Message], question: str, budget: int) -> str:
-        """The question with its middle cut out until it fits after what always stays."""
-        shorter = cut_middle(question, lambda text: self._counter.count([*before, _asked(text)]) <= budget)
-        if shorter is None:
-            raise _too_long(self._counter.count([*before, _asked("")]), budget)
-        return shorter
-
-    def _cut_turn(self, turn: Turn, before: Sequence[Message], asked: Message, budget: int) -> _Stretch | None:
-        """A turn that does not fit, with the middle of its longer message cut out; None if that is not enough."""
-        whole = self._turns("verbatim", [turn])
-        user, assistant = (message["content"] for message in whole.messages)
-
-        def shortened(text: str) -> tuple[Message, Message]:
-            pair = (text, assistant) if len(user) > len(assistant) else (user, text)
-            return {"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}
-
-        def tokens(text: str) -> int:
-            return self._counter.count([*before, *shortened(text), asked])
-
-        if (text := cut_middle(max(user, assistant, key=len), lambda text: tokens(text) <= budget)) is None:
-            return None
-        messages = shortened(text)
-        recipe = tuple(StoredMessage(message["role"], None, message["content"]) for message in messages)
-        added = tokens(text) - self._counter.count([*before, asked])
-        return _Stretch("verbatim", messages, recipe, whole.turn_ids, added)
 
 
 def _kept_before(path: Sequence[Turn], answered: Sequence[Turn], strategy: StrategyName, budget: int) -> int | None:
@@ -361,6 +346,18 @@ def _kept_before(path: Sequence[Turn], answered: Sequence[Turn], strategy: Strat
     return None
 
 
+def _noted_before(path: Sequence[Turn], links: Sequence[Link], strategy: StrategyName, budget: int) -> int:
+    """How many notes of the chain stood in the last prompt; none unless it was made in the same way."""
+    for turn in reversed(path):
+        if (seen := turn.provenance.prompt) is not None:
+            if (seen.strategy, seen.budget_tokens) != (strategy, budget):
+                return 0
+            noted = {turn_id for part in seen.parts if part.kind == "summary" for turn_id in part.turn_ids}
+            there = [i for i, link in enumerate(links, 1) if noted.issuperset(link.note.turn_ids)]
+            return max(there, default=0)
+    return 0
+
+
 def _check_direct(tokens: int, budget: int) -> None:
     if tokens > budget:
         raise PromptTooLong(
@@ -370,19 +367,6 @@ def _check_direct(tokens: int, budget: int) -> None:
                 "use 'truncate' or 'hybrid', raise history.budgetTokens, or start a new chat",
             )
         )
-
-
-def _too_long(tokens: int, budget: int) -> PromptTooLong:
-    """What always stays, without the question, takes so many tokens."""
-    what = f"the system prompt, pinned turns and the template alone take {tokens} tokens of a budget of {budget}"
-    fix = "raise the budget, shorten the system prompt, or unpin turns"
-    if tokens <= budget:
-        what += ", and the rest does not hold the question, however much of it is cut"
-    return PromptTooLong(FieldError("history.budgetTokens", f"{what}: {fix}"))
-
-
-def _asked(text: str) -> Message:
-    return {"role": "user", "content": text}
 
 
 def _order(passage: Passage, places: dict[str, int]) -> tuple[int, bool, int]:

@@ -29,6 +29,7 @@ class Tail:
 
 TAILS: Mapping[StrategyName, Tail] = {
     "truncate": Tail(low=0.5, high=1.0),
+    "summarize": Tail(low=0.5, high=1.0),  # where notes are not ready yet
     "hybrid": Tail(low=0.12, high=0.5, recalls=True),
 }
 

@@ -3,14 +3,14 @@
 from collections.abc import Generator, Sequence
 from typing import Literal
 
-from chatlab.api.schemas import NewFeedback, NewTurn
+from chatlab.api.schemas import NewFeedback, NewTurn, NoteChange
 from chatlab.chat import NEWEST, SeenPrompt
 from chatlab.lab.choices import Cache, History, Params, checked
 from chatlab.lab.following import Following
 from chatlab.lab.thread import PartsThread
 from chatlab.lab.turn import LabTurn, TurnFailed
 from chatlab.lab.view import chat_html
-from chatlab.messages import CacheChoice, Chat, DoneEvent, ErrorEvent, EventBody, Turn
+from chatlab.messages import CacheChoice, Chat, DoneEvent, ErrorEvent, EventBody, Note, Turn
 
 
 class LabChat:
@@ -129,6 +129,25 @@ class LabChat:
         """Keep a turn in the prompt of every later one, or no longer."""
         self._thread.call(self._chats.pin(self.user_id, self.chat_id, _id_of(turn), pinned))
 
+    @property
+    def notes(self) -> Sequence[Note]:
+        """What stands in for old turns, on whatever branch, oldest first."""
+        return self._thread.call(self._chats.notes(self.user_id, self.chat_id))
+
+    def edit_note(self, note: Note | str, text: str) -> Note:
+        """Let a note say something else; from then on nothing but a person changes it.
+
+        Args:
+            note: The note or its id.
+            text: Lines, `user: …`, `assistant: …`, or about both.
+        """
+        said = checked(NoteChange, text=text)
+        return self._thread.call(self._chats.edit_note(self.user_id, self.chat_id, _note_id_of(note), said.text))
+
+    def delete_note(self, note: Note | str) -> None:
+        """Delete a note; nothing stands for its turns from then on, and no other note of them is written."""
+        self._thread.call(self._chats.delete_note(self.user_id, self.chat_id, _note_id_of(note)))
+
     def delete(self) -> None:
         """Delete the chat and all that belongs to it; an answer under way is stopped first."""
         self._thread.call(self._chats.delete_chat(self.user_id, self.chat_id))
@@ -152,3 +171,7 @@ def _turn_cache(cache: Cache | None, bypass: bool) -> object:
 
 def _id_of(turn: Turn | str) -> str:
     return turn if isinstance(turn, str) else turn.turn_id
+
+
+def _note_id_of(note: Note | str) -> str:
+    return note if isinstance(note, str) else note.note_id

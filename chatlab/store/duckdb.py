@@ -1,4 +1,4 @@
-"""Chats, turns and presets in a DuckDB file: one writer thread, a pool of reading threads, the chats in use in memory.
+"""Chats, turns, notes and presets in a DuckDB file: a writer thread, a pool of reading ones, chats in use in memory.
 
 Knows rows and owners, not prompts or answers. A method returns when its change is on disk. What a caller may see is
 decided here, once: every read takes the user's id, and what is not theirs is `NotFound`.
@@ -18,13 +18,14 @@ from typing import Self, TypeVar
 import duckdb
 
 from chatlab.errors import NotFound
-from chatlab.messages import LIVE, Chat, Feedback, Preset, Problem, Turn
+from chatlab.messages import LIVE, Chat, Feedback, Note, Preset, Problem, Turn
 from chatlab.store.browse import SearchHit, hit_from, list_query, search_query, select_chats
 from chatlab.store.lock import DataDirLock
 from chatlab.store.migrate import migrate, migrations
 from chatlab.store.recent import Conversation, RecentChats
 from chatlab.store.rows import (
     CHAT_COLUMNS,
+    NOTE_COLUMNS,
     PRESET_COLUMNS,
     TURN_COLUMNS,
     Page,
@@ -32,6 +33,8 @@ from chatlab.store.rows import (
     chat_row,
     cursor_of,
     from_db_time,
+    note_from,
+    note_row,
     place_of,
     preset_from,
     preset_row,
@@ -41,7 +44,7 @@ from chatlab.store.rows import (
     turn_row,
 )
 from chatlab.store.statements import Row, Statement
-from chatlab.store.writer import Change, Writer
+from chatlab.store.writer import Change, Condition, Outdated, Writer
 
 FILE = "chatlab.duckdb"
 READERS = 4
@@ -66,6 +69,10 @@ DELETE_TURNS = Statement("delete", "turns", ("chat_id",))
 DELETE_FEEDBACK = Statement("delete", "feedback", ("chat_id",))
 UPSERT_FEEDBACK = Statement("upsert", "feedback", _FEEDBACK_COLUMNS)
 DISCARD_CHAT = Statement("update", "chats", ("chat_id", "discarded_at"))
+UPSERT_NOTE = Statement("upsert", "notes", NOTE_COLUMNS)
+DELETE_NOTE = Statement("delete", "notes", ("note_id",))
+DELETE_NOTES = Statement("delete", "notes", ("chat_id",))
+UPSERT_GATE = Statement("upsert", "model_gates", ("model", "passed", "measured", "created_at"))
 UPSERT_PRESET = Statement("upsert", "presets", PRESET_COLUMNS)
 DELETE_PRESET = Statement("delete", "presets", ("preset_id",))
 
@@ -80,6 +87,12 @@ SELECT_TURNS = f"""
     SELECT {_WITHOUT_RECIPE}, rating, reason {_WITH_FEEDBACK.format(key="chat_id")} WHERE turns.chat_id = $1
     ORDER BY turns.created_at
 """
+SELECT_NOTES = f"SELECT {', '.join(NOTE_COLUMNS)} FROM notes WHERE chat_id = $1 ORDER BY created_at"
+CHAT_IS_THERE = "SELECT count(*) = 1 FROM chats WHERE chat_id = $1"
+NOTE_IS_AS_KNOWN = "SELECT count(*) = 1 FROM notes WHERE note_id = $1 AND revision = $2"
+NOTHING_IS_NOTED = (
+    "SELECT count(*) = 0 FROM notes WHERE chat_id = $1 AND source_hash = $2 AND NOT list_contains($3, note_id)"
+)
 SELECT_PRESETS = f"SELECT {', '.join(PRESET_COLUMNS)} FROM presets WHERE user_id = $1"
 
 
@@ -292,6 +305,45 @@ class DuckDBStore:
             ),
         )
 
+    # Notes
+
+    async def commit_note(self, note: Note, instead_of: Sequence[Note] = ()) -> bool:
+        """Store a note in the place of others (or of its own last revision), if they still are as they were known.
+
+        Returns:
+            Whether it was stored: not if one of them changed or went meanwhile, if another note stands for the same
+            turns, or if the chat is gone. Then nothing is changed.
+        """
+        known_ids = [each.note_id for each in instead_of]
+        conditions = [
+            Condition(CHAT_IS_THERE, [note.chat_id]),
+            Condition(NOTHING_IS_NOTED, [note.chat_id, note.source_hash, known_ids]),
+            *(Condition(NOTE_IS_AS_KNOWN, [each.note_id, each.revision]) for each in instead_of),
+        ]
+        rows = [(DELETE_NOTE, (note_id,)) for note_id in known_ids if note_id != note.note_id]
+        try:
+            await self._write(
+                note.chat_id,
+                *rows,
+                (UPSERT_NOTE, note_row(note)),
+                conditions=conditions,
+                committed=lambda: self._recent.change(note.chat_id, lambda known: known.noted(note, instead_of)),
+            )
+        except Outdated:
+            return False
+        return True
+
+    async def gate(self, model: str) -> bool | None:
+        """Whether a model passed its gate; None if that was not measured."""
+        rows = await self._read(
+            lambda db: db.execute("SELECT passed FROM model_gates WHERE model = $1", [model]).fetchall()
+        )
+        return rows[0][0] if rows else None
+
+    async def save_gate(self, model: str, passed: bool, measured: str, at: datetime) -> None:
+        """Store whether a model passed its gate, and the figures as JSON."""
+        await self._write(model, (UPSERT_GATE, (model, passed, measured, to_db_time(at))))
+
     # Start
 
     def fail_live_turns(self, problem: Problem, at: datetime) -> int:
@@ -335,7 +387,7 @@ class DuckDBStore:
             self._cursor()
             .execute(
                 "SELECT greatest((SELECT max(updated_at) FROM chats), "
-                "(SELECT max(coalesce(finished_at, created_at)) FROM turns))"
+                "(SELECT max(coalesce(finished_at, created_at)) FROM turns), (SELECT max(updated_at) FROM notes))"
             )
             .fetchone()
         )
@@ -352,14 +404,21 @@ class DuckDBStore:
             self._recent.loaded(chat_id, token, None)
             return None
         turns = cursor.execute(SELECT_TURNS, [chat_id]).fetchall()
-        conversation = Conversation(chat_from(rows[0]), tuple(turn_from(row) for row in turns))
+        notes = cursor.execute(SELECT_NOTES, [chat_id]).fetchall()
+        conversation = Conversation(
+            chat_from(rows[0]), tuple(turn_from(row) for row in turns), tuple(note_from(row) for row in notes)
+        )
         self._recent.loaded(chat_id, token, conversation)
         return conversation
 
     async def _write(
-        self, key: str, *rows: tuple[Statement, Row], committed: Callable[[], None] = lambda: None
+        self,
+        key: str,
+        *rows: tuple[Statement, Row],
+        conditions: Sequence[Condition] = (),
+        committed: Callable[[], None] = lambda: None,
     ) -> None:
-        await asyncio.wrap_future(self._writer.submit(Change(key, rows, committed)))
+        await asyncio.wrap_future(self._writer.submit(Change(key, rows, conditions, committed)))
 
     def _write_now(self, changes: Sequence[Change]) -> None:
         for done in [self._writer.submit(change) for change in changes]:
@@ -376,7 +435,7 @@ class DuckDBStore:
 
 
 def _deletion(chat_id: str) -> list[tuple[Statement, Row]]:
-    return [(statement, (chat_id,)) for statement in (DELETE_TURNS, DELETE_FEEDBACK, DELETE_CHAT)]
+    return [(statement, (chat_id,)) for statement in (DELETE_TURNS, DELETE_FEEDBACK, DELETE_NOTES, DELETE_CHAT)]
 
 
 def _pick(wanted: Sequence[str], columns: Sequence[str], row: Row) -> Row:

@@ -5,10 +5,10 @@ Valid because one process opens a data dir. Bounded by characters, least recentl
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
-from chatlab.messages import Chat, Turn
+from chatlab.messages import Chat, Note, Turn
 
 MAX_CHARS = 100_000_000
 OVERHEAD_CHARS = 1_000  # of a chat or a turn, beside its texts
@@ -16,23 +16,27 @@ OVERHEAD_CHARS = 1_000  # of a chat or a turn, beside its texts
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A chat and all its turns, oldest first."""
+    """A chat, all its turns and all its notes, oldest first."""
 
     chat: Chat
     turns: tuple[Turn, ...]
+    notes: tuple[Note, ...] = ()
 
     @property
     def n_chars(self) -> int:
         """Its size in memory, roughly."""
         texts = sum(len(turn.user_message) + len(turn.assistant_message or "") for turn in self.turns)
-        return texts + len(self.chat.system_prompt or "") + OVERHEAD_CHARS * (1 + len(self.turns))
+        texts += sum(2 * len(note.text) for note in self.notes)
+        return texts + len(self.chat.system_prompt or "") + OVERHEAD_CHARS * (1 + len(self.turns) + len(self.notes))
 
     def with_turn(self, turn: Turn) -> "Conversation":
         """With a new turn, unless it is there: loaded from disk right after its commit."""
         if any(other.turn_id == turn.turn_id for other in self.turns):
             return self
         moved_at = max(self.chat.updated_at, turn.created_at)
-        return Conversation(replace(self.chat, updated_at=moved_at), (*self.turns, replace(turn, prompt=())))
+        return replace(
+            self, chat=replace(self.chat, updated_at=moved_at), turns=(*self.turns, replace(turn, prompt=()))
+        )
 
     def finished(self, turn: Turn) -> "Conversation":
         """With the end of a turn, and what a person said of that turn meanwhile."""
@@ -45,6 +49,11 @@ class Conversation:
     def changed(self, turn_id: str, change: Callable[[Turn], Turn]) -> "Conversation":
         """With one turn changed."""
         return replace(self, turns=tuple(change(turn) if turn.turn_id == turn_id else turn for turn in self.turns))
+
+    def noted(self, note: Note, instead_of: Collection[Note]) -> "Conversation":
+        """With a note, which replaces others."""
+        gone = {note.note_id, *(each.note_id for each in instead_of)}
+        return replace(self, notes=(*(each for each in self.notes if each.note_id not in gone), note))
 
 
 class RecentChats:

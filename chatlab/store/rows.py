@@ -1,4 +1,4 @@
-"""Chats, turns and presets as table rows and back. Nested values are JSON; times are UTC without a zone."""
+"""Chats, turns, notes and presets as table rows and back. Nested values are JSON; times are UTC without a zone."""
 
 import base64
 import binascii
@@ -15,10 +15,12 @@ from chatlab.messages import (
     Chat,
     Feedback,
     HistoryChoice,
+    Note,
     Preset,
     Problem,
     Provenance,
     SamplingParams,
+    Statement,
     StoredMessage,
     Turn,
 )
@@ -30,6 +32,10 @@ TURN_COLUMNS = (
     "turn_id", "chat_id", "user_id", "parent_turn_id", "user_message", "created_at", "assistant_message", "status",
     "source", "error", "finished_at", "finish_reason", "provenance", "prompt", "pinned",
 )  # fmt: skip
+NOTE_COLUMNS = (
+    "note_id", "chat_id", "user_id", "turn_ids", "source_hash", "text", "statements", "kind", "tokens_before",
+    "tokens_after", "model", "prompt_version", "latency_ms", "created_at", "updated_at", "revision",
+)  # fmt: skip
 
 _history = TypeAdapter(HistoryChoice)
 _cache = TypeAdapter(CacheChoice)
@@ -37,6 +43,8 @@ _params = TypeAdapter(SamplingParams)
 _problem = TypeAdapter(Problem)
 _provenance = TypeAdapter(Provenance)
 _prompt = TypeAdapter(tuple[StoredMessage, ...])
+_turn_ids = TypeAdapter(tuple[str, ...])
+_statements = TypeAdapter(tuple[Statement, ...])
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +168,50 @@ def turn_from(row: Sequence[Any]) -> Turn:
         prompt=_prompt.validate_json(row[13]),
         pinned=row[14],
         feedback=None if rating is None else Feedback(rating, reason),
+    )
+
+
+def note_row(note: Note) -> tuple[Any, ...]:
+    """In the order of NOTE_COLUMNS."""
+    return (
+        note.note_id,
+        note.chat_id,
+        note.user_id,
+        _dump(_turn_ids, note.turn_ids),
+        note.source_hash,
+        note.text,
+        _dump(_statements, note.statements),
+        note.kind,
+        note.tokens_before,
+        note.tokens_after,
+        note.model,
+        note.prompt_version,
+        note.latency_ms,
+        to_db_time(note.created_at),
+        to_db_time(note.updated_at),
+        note.revision,
+    )
+
+
+def note_from(row: Sequence[Any]) -> Note:
+    """From the order of NOTE_COLUMNS."""
+    return Note(
+        note_id=row[0],
+        chat_id=row[1],
+        user_id=row[2],
+        turn_ids=_turn_ids.validate_json(row[3]),
+        source_hash=row[4],
+        text=row[5],
+        statements=_statements.validate_json(row[6]),
+        kind=row[7],
+        tokens_before=row[8],
+        tokens_after=row[9],
+        model=row[10],
+        prompt_version=row[11],
+        latency_ms=row[12],
+        created_at=from_db_time(row[13]),
+        updated_at=from_db_time(row[14]),
+        revision=row[15],
     )
 
 

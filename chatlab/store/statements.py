@@ -19,6 +19,12 @@ SQL_TYPES = {
     "pinned": "BOOLEAN",
     "archived": "BOOLEAN",
     "rating": "INTEGER",
+    "tokens_before": "INTEGER",
+    "tokens_after": "INTEGER",
+    "prompt_version": "INTEGER",
+    "latency_ms": "DOUBLE PRECISION",
+    "revision": "INTEGER",
+    "passed": "BOOLEAN",
 }
 
 

@@ -2,7 +2,8 @@
 
 A unit of work is a `Change`: rows for set-based statements, all in one transaction or not at all. Changes with
 different keys may be applied in any order within a batch and their rows share a statement; changes with the same key
-are applied in the order they came.
+are applied in the order they came. A change may name conditions: it is made only if they hold at that moment
+(compare and swap).
 """
 
 import queue
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import duckdb
@@ -21,6 +23,23 @@ MAX_BATCH = 256
 FILL_SECONDS = 0.002
 
 
+class Outdated(Exception):
+    """A condition of a change does not hold any more; nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A query that must give `True`.
+
+    Attributes:
+        sql: Selects one value.
+        parameters: Of the query.
+    """
+
+    sql: str
+    parameters: Sequence[Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """Rows to write together.
@@ -28,12 +47,15 @@ class Change:
     Attributes:
         key: What the change is about (a chat's id).
         rows: What to write, and with which statement.
+        conditions: Without which nothing is written.
         committed: Called by the writer after the commit, before `done`; must not fail.
-        done: Resolved after the commit. Cancelling it changes nothing: what was handed over is written.
+        done: Resolved after the commit, or fails with Outdated where a condition does not hold. Cancelling it changes
+            nothing: what was handed over is written.
     """
 
     key: str
     rows: Sequence[tuple[Statement, Row]]
+    conditions: Sequence[Condition] = ()
     committed: Callable[[], None] = lambda: None
     done: Future[None] = field(default_factory=Future[None])
 
@@ -103,9 +125,19 @@ class Writer:
         return False
 
     def _commit(self, batch: Sequence[Change]) -> None:
-        """One transaction for the batch; if it fails, one for each change, so that only the culprit fails."""
+        """One transaction for the batch; if it fails, one for each change, so that only the culprit fails.
+
+        A change with conditions has one of its own, after what came before it.
+        """
+        if len(batch) > 1 and any(change.conditions for change in batch):
+            for conditional, changes in groupby(batch, lambda change: bool(change.conditions)):
+                for part in ([change] for change in changes) if conditional else ([*changes],):
+                    self._commit(part)
+            return
         try:
             self._apply(batch)
+        except Outdated as error:
+            batch[0].done.set_exception(error)
         except duckdb.Error as error:
             if len(batch) == 1:
                 batch[0].done.set_exception(error)
@@ -119,16 +151,21 @@ class Writer:
 
     def _apply(self, batch: Sequence[Change]) -> None:
         statements = _statements(batch)
-        if len(statements) == 1:  # a transaction by itself
+        conditions = [condition for change in batch for condition in change.conditions]
+        if len(statements) == 1 and not conditions:  # a transaction by itself
             statement, rows = statements[0]
             self._execute(*statement.render(rows))
             return
         self._connection.execute("BEGIN")
         try:
+            for condition in conditions:
+                row = self._connection.execute(condition.sql, list(condition.parameters)).fetchone()
+                if row is None or row[0] is not True:
+                    raise Outdated
             for statement, rows in statements:
                 self._execute(*statement.render(rows))
             self._connection.execute("COMMIT")
-        except duckdb.Error:
+        except (duckdb.Error, Outdated):
             self._rollback()
             raise
 

@@ -20,7 +20,8 @@ from chatlab.ui.view import plain
 
 STRATEGIES: list[tuple[str, StrategyName]] = [
     ("Truncate: the newest turns that fit", "truncate"),
-    ("Hybrid: the newest turns, and earlier ones that bear on the question", "hybrid"),
+    ("Summarize: notes of old turns, and the newest", "summarize"),
+    ("Hybrid: notes, the newest turns, and earlier ones that bear on the question", "hybrid"),
     ("Direct: the whole chat, an error when it no longer fits", "direct"),
 ]
 SCOPES: list[tuple[str, CacheScope]] = [
