@@ -153,6 +153,12 @@ class ChatService(ChatLibrary):
         await self._titles.ended(chat_id)
         return (await self._store.conversation(user_id, chat_id)).chat
 
+    async def noted(self, user_id: str, chat_id: str) -> Conversation:
+        """A chat once the notes are written that its last turn made due; the model may improve them later."""
+        await self._store.conversation(user_id, chat_id)
+        await self._preparation.noted(chat_id)
+        return await self.conversation(user_id, chat_id)
+
     # A turn: server half
 
     async def begin(self, user_id: str, chat_id: str, request: TurnRequest) -> Turn:

@@ -72,6 +72,7 @@ class Preparation:
         self._metrics = metrics
         self._next: dict[str, Ended] = {}  # by chat, the newest turn whose successor is yet to be prepared
         self._tasks: dict[str, asyncio.Task[None]] = {}  # by chat, what makes its turns findable
+        self._noting: dict[str, asyncio.Event] = {}  # by chat, until the notes that are due are written
         self._n_under_way = 0
         self._swept = False
 
@@ -85,9 +86,16 @@ class Preparation:
         chat_id = ended.turn.chat_id
         if ended.choice.strategy not in NOTING:  # else notes come first
             self._aside(lambda: self._warm(ended), f"warm {chat_id}")
+        else:
+            self._noting.setdefault(chat_id, asyncio.Event())
         self._next[chat_id] = ended
         if chat_id not in self._tasks:
             self._tasks[chat_id] = self._aside(lambda: self._prepare(chat_id), f"prepare {chat_id}")
+
+    async def noted(self, chat_id: str) -> None:
+        """Return once the notes are written that the chat's last turn made due; the model may improve them later."""
+        if (noting := self._noting.get(chat_id)) is not None:
+            await noting.wait()
 
     def _aside(self, work: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
         self._n_under_way += 1
@@ -120,12 +128,19 @@ class Preparation:
             while (ended := self._next.pop(chat_id, None)) is not None:
                 if ended.choice.strategy in NOTING:
                     ended = await self._noted(ended)
+                    if chat_id not in self._next:
+                        self._end_noting(chat_id)
                     self._aside(lambda ended=ended: self._warm(ended), f"warm {chat_id}")
                 await self._make_findable(chat_id, ended)
                 if ended.choice.strategy in NOTING and chat_id not in self._next:
                     await self._improve_notes(ended)
         finally:
             self._tasks.pop(chat_id, None)
+            self._end_noting(chat_id)
+
+    def _end_noting(self, chat_id: str) -> None:
+        if (noting := self._noting.pop(chat_id, None)) is not None:
+            noting.set()
 
     async def _noted(self, ended: Ended) -> Ended:
         """Write the notes that are due."""

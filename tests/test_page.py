@@ -47,6 +47,16 @@ $$\\int_0^1 x\\,dx = \\frac{1}{2}$$
 2. two
 """
 
+FACTS = [
+    f"{fact} " + "And it rained on the way to the market, which was closed. " * 3
+    for fact in (
+        "My dog is called Biscuit and lives in Oslo.",
+        "My sister Ada was born in 1984 in Rome.",
+        "The deadline of the project is the 3rd of March.",
+        "I am allergic to peanuts.",
+    )
+]
+
 # Types in the moment in which the box opens, and goes on as soon as the answer begins; the stream of answers seems open
 # for `late_ms` after the server has ended it.
 QUICK = """(() => {
@@ -133,6 +143,17 @@ def menu(page: Page, title: str, choice: str) -> None:
     item.hover()
     item.locator(".menu-button").click()
     page.locator("#chat-menu").get_by_role("menuitem", name=choice, exact=True).click()
+
+
+def noted_chat(page: Page) -> None:
+    """Chat until notes stand for old turns."""
+    page.get_by_label("Settings of this chat").click()
+    page.get_by_label("Summarize").check()
+    page.get_by_label("Budget, in tokens").fill("400")
+    page.get_by_label("Budget, in tokens").blur()
+    page.get_by_label("Close the settings").click()
+    for fact in (*FACTS, FACTS[0]):
+        ask(page, fact)
 
 
 class TestStory:
@@ -293,6 +314,75 @@ class TestConversation:
         ask(page, "Which beagle did I adopt?")
         expect(page.locator("#latest .line")).to_contain_text("recalled")
         examine(page, "recalled")
+
+    def test_notes_of_old_turns(self, page: Page) -> None:
+        noted_chat(page)
+        panel = page.locator("#notes .notes")
+        items = panel.locator("li")
+        expect(panel.locator("summary")).to_have_text("Notes · 2")  # at once, without a reload
+        expect(page.locator("#latest .line")).to_contain_text("2 turns as notes")
+        expect(items.first).to_be_hidden()
+
+        # By keyboard: unfolded, read, to the turns, and a correction.
+        panel.locator("summary").focus()
+        page.keyboard.press("Enter")
+        expect(items.first).to_contain_text("Turns 1–2")
+        expect(items.first).to_contain_text("My dog is called Biscuit")
+        expect(items.first).to_contain_text("word for word · in the newest prompt")
+        expect(items.last).to_contain_text("not in the newest prompt")
+        examine(page, "notes")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        expect(page.locator("#conversation .turn").first).to_be_in_viewport()
+        expect(page.locator("#conversation .answer").first).to_be_focused()
+        items.first.get_by_role("button", name="Edit").press("Enter")
+        text = page.get_by_label("Text of the note of turns 1–2")
+        expect(text).to_be_focused()
+        expect(text).to_have_value(re.compile("^user: My dog is called Biscuit"))
+        examine(page, "notes-edit")
+
+        # What is refused, or renewed meanwhile, stays in the box.
+        text.fill(" ")
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_text("must not be empty")).to_be_visible()
+        expect(text).to_have_value(" ")
+        text.fill("user: My dog is called <i>Bagel</i>.")
+        ask(page, FACTS[3])
+        expect(page.locator("#latest .line")).to_contain_text("as notes")
+        expect(text).to_have_value("user: My dog is called <i>Bagel</i>.")
+        page.get_by_role("button", name="Save").click()
+        expect(text).to_have_count(0)
+        expect(items.first.locator("dd")).to_have_text("My dog is called <i>Bagel</i>.")
+        expect(items.first).to_contain_text("edited by you")
+        expect(items.first.get_by_role("button", name="Edit")).to_be_focused()
+        page.reload()
+        panel.locator("summary").click()
+        expect(items.first).to_contain_text("Bagel")
+
+        # Deleted elsewhere while it is edited: what was written can still be copied.
+        n_notes = items.count()
+        items.first.get_by_role("button", name="Edit").click()
+        text.fill("Do not lose me")
+        with page.context.expect_page() as opened:
+            page.evaluate("window.open(location.href)")
+        other = opened.value
+        other.locator("#notes summary").click()
+        other.locator("#notes li").first.get_by_role("button", name="Delete").click()
+        examine(other, "notes-delete")
+        other.get_by_role("button", name="Cancel").click()
+        expect(other.locator("#notes li")).to_have_count(n_notes)
+        other.locator("#notes li").first.get_by_role("button", name="Delete").click()
+        other.get_by_role("button", name="Delete", exact=True).click()
+        expect(other.locator("#notes li")).to_have_count(n_notes - 1)
+        expect(other.locator("#notes summary")).to_be_focused()
+        expect(page.get_by_text("This note is gone")).to_be_visible()
+        expect(text).to_have_value("Do not lose me")
+        expect(page.get_by_role("button", name="Save")).to_be_hidden()
+        examine(page, "notes-gone")
+        page.get_by_role("button", name="Cancel").click()
+        expect(text).to_have_count(0)
+        page.locator("[data-do=new]").first.click()
+        expect(panel).to_have_count(0)
 
     def test_a_long_chat_comes_by_page_and_stays_where_one_reads(self, page: Page) -> None:
         for i in range(25):
@@ -495,6 +585,11 @@ class TestCraft:
                     examine(page, f"chats-{scheme}-{name}")
                     page.locator("#chats li a").click()
                     expect(page.locator("#chats li a")).to_be_hidden()
+                page.locator("[data-do=new]").first.evaluate("button => button.click()")
+                noted_chat(page)
+                page.locator("#notes summary").click()
+                examine(page, f"notes-{scheme}-{name}")
+                assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
 
     def test_everything_by_keyboard(self, page: Page) -> None:
         ask(page, "One")

@@ -17,6 +17,7 @@ from chatlab.messages import (
     ChatSettings,
     Feedback,
     HistoryChoice,
+    Note,
     Problem,
     PromptPart,
     PromptProvenance,
@@ -33,6 +34,7 @@ from chatlab.ui.guard import closed
 from chatlab.ui.handlers import PageHandlers
 from chatlab.ui.identity import Identities, Kept
 from chatlab.ui.library import Library, Managed
+from chatlab.ui.notes import notes_html
 from chatlab.ui.panel import chosen_from, values_of
 from chatlab.ui.presets import Presets
 from chatlab.ui.refusal import Refused
@@ -43,6 +45,8 @@ from tests.test_markdown import ATTACKS, harm
 
 NOW = datetime(2026, 5, 20, 12, tzinfo=UTC)
 CHAT = Chat("c", "u", "A chat", NOW, NOW)
+FACTS = ("My dog is called Biscuit.", "My sister Ada was born in 1984 in Rome.", "I am allergic to peanuts.")
+NOTED = ChatSettings(history=HistoryChoice("summarize", 400))
 
 
 def turn(turn_id: str, parent: str | None = None, **fields: Any) -> Turn:
@@ -50,6 +54,16 @@ def turn(turn_id: str, parent: str | None = None, **fields: Any) -> Turn:
         turn_id, "c", "u", parent, f"question {turn_id}", NOW, assistant_message=f"answer {turn_id}", status="done"
     )
     return replace(made, **fields)
+
+
+def note(note_id: str, *turn_ids: str, **fields: Any) -> Note:
+    made = Note(note_id, "c", "u", turn_ids, "", f"user: {note_id}", (), "ledger", 1_234, 56, "echo", 1, 1.0, NOW, NOW)
+    return replace(made, **fields)
+
+
+def noted(*turn_ids: str) -> Provenance:
+    """Of a prompt in which notes stood for these turns."""
+    return Provenance(prompt=PromptProvenance("summarize", 99, 20, (PromptPart("summary", turn_ids, 5),)))
 
 
 class Page:
@@ -63,6 +77,12 @@ class Page:
         self.kept: Kept = self.handlers.identify({})
         self.session = session
         self.place = Place()
+        self.parts = parts
+        self.views: list[View] = []  # of the last message
+
+    @property
+    def user_id(self) -> str:
+        return Identities("key").require(self.kept)
 
     def take(self, view: View) -> View:
         self.place = view.place or self.place
@@ -88,6 +108,21 @@ async def slow_page(settings: Settings, words: int) -> AsyncGenerator[Page]:
     with wire(settings, engine=ScriptedEngine(["word "] * words, pause)) as parts:
         yield Page(parts)
         await parts.jobs.close()
+
+
+@pytest.fixture
+async def noting(settings: Settings) -> AsyncGenerator[Page]:
+    """A page on a chat so long that notes stand for its first turns; echoed, in words."""
+    with wire(settings) as parts:
+        page = Page(parts)
+        for fact in FACTS:
+            page.views = await page.all(page.ask(long(fact), chosen=NOTED))
+        yield page
+        await parts.jobs.close()
+
+
+def long(fact: str) -> str:
+    return f"{fact} " + "And it rained on the way to the market, which was closed. " * 3
 
 
 @pytest.fixture
@@ -178,7 +213,12 @@ class TestConversation:
         parts = (PromptPart("verbatim", ("c",), 5), PromptPart("retrieved", ("a", "b"), 9))
         seen = PromptProvenance("hybrid", 99, 20, parts, ("d", "e", "f"), "hybrid: no disk")
         line = conversation.line_of(turn("t", provenance=Provenance(prompt=seen)))
+        assert "as notes" not in line
         assert "2 earlier turns recalled · 3 not seen · earlier turns could not be searched (hybrid: no disk)" in line
+
+    def test_the_line_counts_the_turns_that_notes_stood_for(self) -> None:
+        assert "8 turns as notes" in conversation.line_of(turn("t", provenance=noted(*"abcdefgh")))
+        assert "1 turn as notes" in conversation.line_of(turn("t", provenance=noted("a")))
 
     async def test_a_long_chat_comes_by_page(self, page: Page) -> None:
         for i in range(25):
@@ -310,6 +350,9 @@ class TestConversation:
             lambda: anext(page.handlers.ask(forged, "p", Place(), "hi", "", ChatSettings())),
             lambda: page.handlers.stop(forged, Place("c")),
             lambda: page.handlers.rate(forged, "p", Place("c"), "t", 1, None),
+            lambda: page.handlers.notes(forged, "p", Place("c")),
+            lambda: page.handlers.edit_note(forged, "p", Place("c"), "n", "text"),
+            lambda: page.handlers.delete_note(forged, "p", Place("c"), "n"),
             lambda: page.handlers.configure(forged, Place("c"), ChatSettings()),
             lambda: page.library.listed(forged, Shelf(), "", ""),
             lambda: page.library.discard(forged, "c"),
@@ -436,6 +479,107 @@ class TestTurns:
         assert title_of("  Hello\nworld") == "Hello"
         assert title_of("# What is **C#** and `f_x`?") == "What is C# and f_x?"
         assert len(title_of("x" * 300)) == 60
+
+
+class TestNotes:
+    """The panel of notes: seen soon after they are written, corrected, deleted."""
+
+    async def note_id(self, page: Page) -> str:
+        return (await page.parts.chats.notes(page.user_id, page.place.chat))[0].note_id
+
+    async def test_they_are_shown_as_soon_as_they_are_written(self, noting: Page) -> None:
+        assert noting.views[0].notes == "", "an answer under way, and none yet"
+        after = next(at for at, view in enumerate(noting.views) if 'data-live="false"' in (view.latest or ""))
+        (panel,) = [view.notes or "" for view in noting.views[after + 1 :] if view.notes]
+        assert ">Notes · 1<" in panel
+        assert "<dt>You</dt><dd>My dog is called Biscuit.</dd>" in panel
+        assert ">Turns 1–2</button>" in panel
+        assert "word for word · not in the newest prompt" in panel
+        assert (await noting.all(noting.handlers.show(noting.kept, "p", Place(noting.place.chat))))[0].notes == panel
+
+    async def test_a_chat_without_notes_has_no_panel(self, page: Page) -> None:
+        views = await page.all(page.ask("one"))
+        assert [view.notes for view in views if view.notes is not None] == [""]
+        assert (await page.all(page.handlers.show(page.kept, "p", Place())))[0].notes == ""
+        assert (await page.all(page.handlers.show(page.kept, "p", Place("nothing"))))[0].notes == ""
+
+    async def test_one_is_edited_and_deleted(self, noting: Page) -> None:
+        note_id, here = await self.note_id(noting), (noting.kept, noting.session, noting.place)
+        view = await noting.handlers.edit_note(*here, note_id, "user: My dog is <b>Bagel</b>.\nBoth laughed.")
+        assert (view.place, view.latest) == (None, None)
+        assert "<dd>My dog is &lt;b&gt;Bagel&lt;/b&gt;.</dd><dt>Summary</dt><dd>Both laughed.</dd>" in (
+            view.notes or ""
+        )
+        assert "edited by you" in (view.notes or "")
+        view = await noting.handlers.delete_note(*here, note_id)
+        assert view.notes == ""
+        assert (await noting.handlers.notes(*here)).notes == ""
+
+    async def test_what_cannot_be_done_is_said(self, noting: Page) -> None:
+        note_id, here = await self.note_id(noting), (noting.kept, noting.session, noting.place)
+        with pytest.raises(Refused, match="The note: must not be empty"):
+            await noting.handlers.edit_note(*here, note_id, " \n")
+        with pytest.raises(Refused, match="The note: has 20001 characters"):
+            await noting.handlers.edit_note(*here, note_id, "x" * 20_001)
+        with pytest.raises(Refused, match="gone: it was merged"):
+            await noting.handlers.edit_note(*here, "merged since", "text")
+        await noting.handlers.delete_note(*here, note_id)
+        with pytest.raises(Refused, match="gone: it was merged"):
+            await noting.handlers.delete_note(*here, note_id)
+
+    async def test_another_browsers_note_is_not_found(self, noting: Page) -> None:
+        note_id, stranger = await self.note_id(noting), Page(noting.parts)
+        with pytest.raises(Refused, match="no longer here"):
+            await stranger.handlers.edit_note(stranger.kept, "p", noting.place, note_id, "mine")
+        await stranger.all(stranger.ask("a chat of my own"))
+        with pytest.raises(Refused, match="gone"):
+            await stranger.handlers.delete_note(stranger.kept, "p", stranger.place, note_id)
+        assert "Biscuit" in ((await noting.handlers.notes(noting.kept, "page", noting.place)).notes or "")
+
+    async def test_those_of_an_archived_chat_are_only_read(self, noting: Page) -> None:
+        note_id, here = await self.note_id(noting), (noting.kept, noting.session, noting.place)
+        await noting.manage("archive", noting.place.chat)
+        panel = (await noting.handlers.notes(*here)).notes or ""
+        assert "Biscuit" in panel
+        assert 'data-do="edit-note"' not in panel
+        assert 'data-do="delete-note"' not in panel
+        with pytest.raises(Refused, match="archived"):
+            await noting.handlers.delete_note(*here, note_id)
+
+    async def test_who_looks_elsewhere_is_shown_no_panel_of_before(self, noting: Page) -> None:
+        note_id, here = await self.note_id(noting), (noting.kept, noting.session, noting.place)
+        editing = asyncio.ensure_future(noting.handlers.edit_note(*here, note_id, "said otherwise"))
+        await asyncio.sleep(0)
+        noting.handlers.leave(noting.session, noting.place)
+        assert await editing == View()
+        assert "said otherwise" in ((await noting.handlers.notes(*here)).notes or "")
+
+    def test_those_of_the_branch_oldest_first(self) -> None:
+        turns = [turn("a"), turn("b", "a"), turn("c", "b"), turn("d", "c"), turn("e", "b")]
+        notes = [note("late", "c"), note("early", "a", "b"), note("other", "e"), note("gone", "d", kind="deleted")]
+        panel = notes_html(notes, branch_to(turns, "d"))
+        assert ">Notes · 2<" in panel
+        assert panel.index(">early<") < panel.index(">late<")
+        assert ">Turns 1–2<" in panel
+        assert ">Turn 3<" in panel
+        assert ">other<" not in panel
+        assert ">other<" in notes_html(notes, branch_to(turns, "e"))
+        assert notes_html(notes, branch_to([turn("x")], "")) == ""
+
+    def test_what_the_newest_prompt_had_of_them(self) -> None:
+        turns = [turn("a"), turn("b", "a", provenance=noted("a"))]
+        for each, said in (
+            (note("n", "a"), "· in the newest prompt"),
+            (note("n", "a", updated_at=NOW + timedelta(seconds=1)), "· changed since the newest prompt"),
+            (note("n", "a", "b"), "· not in the newest prompt"),
+        ):
+            assert said in notes_html([each], branch_to(turns, ""))
+
+    @pytest.mark.parametrize("attack", ATTACKS)
+    def test_no_part_of_one_runs(self, attack: str) -> None:
+        bad = note("a", "a", text=f"{attack}\nuser: {attack}\nassistant: {attack}", model=attack)
+        html = notes_html([replace(bad, note_id=attack)], branch_to([turn("a")], ""))
+        assert set(harm(html)) <= {"button", "dd", "details", "div", "dl", "dt", "li", "summary", "textarea", "time"}
 
 
 class TestPanel:

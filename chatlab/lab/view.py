@@ -121,7 +121,8 @@ def _prompt(prompt: PromptProvenance) -> str:
         turns = f" of {_turns(len(part.turn_ids))}" if part.kind in {"verbatim", "summary", "retrieved"} else ""
         share = 100 * part.tokens / max(prompt.budget_tokens, prompt.prompt_tokens, 1)
         bar += f'<span class="{part.kind}" style="width: {share:.2f}%"></span>'
-        legend += f' · <span class="key {part.kind}"></span> {part.kind} {part.tokens}{turns}'
+        name = "notes" if part.kind == "summary" else part.kind
+        legend += f' · <span class="key {part.kind}"></span> {name} {part.tokens}{turns}'
     dropped = f" · left out {_turns(len(prompt.dropped_turn_ids))}" if prompt.dropped_turn_ids else ""
     total = f"{prompt.strategy}: {prompt.prompt_tokens} of {prompt.budget_tokens} tokens"
     fault = f" · {escape(prompt.fault)}" if prompt.fault else ""

@@ -11,6 +11,7 @@ from itertools import count
 
 from chatlab.markdown import split_reasoning, to_html
 from chatlab.messages import Problem, PromptProvenance, Turn
+from chatlab.ui.notes import noted_turns
 from chatlab.ui.view import Branch
 
 LONG_MESSAGE_CHARS = 1_200
@@ -239,19 +240,20 @@ def line_of(turn: Turn) -> str:
         f"{usage.prompt_tokens:,} → {usage.completion_tokens:,} tokens" if usage.prompt_tokens is not None else "",
         f"first token {timing.ttft_ms:.0f} ms" if timing.ttft_ms is not None else "",
         f"{timing.tokens_per_second:.0f} tokens/s" if timing.tokens_per_second is not None else "",
-        *_history(turn.provenance.prompt),
+        *_history(turn.provenance.prompt, len(noted_turns(turn))),
         "stopped" if turn.status == "stopped" else "",
         "cut at the token limit" if turn.finish_reason == "length" else "",
     ]
     return " · ".join(fact for fact in facts if fact)
 
 
-def _history(prompt: PromptProvenance | None) -> list[str]:
-    """What is worth saying of the history: turns brought back, turns not seen, and why it is not as chosen."""
+def _history(prompt: PromptProvenance | None, n_noted: int) -> list[str]:
+    """What is worth saying of the history: turns noted, brought back or not seen, and why it is not as chosen."""
     if prompt is None:
         return []
     quoted = next((len(part.turn_ids) for part in prompt.parts if part.kind == "retrieved"), 0)
     return [
+        f"{n_noted} turn{'s' * (n_noted > 1)} as notes" if n_noted else "",
         f"{quoted} earlier turn{'s' * (quoted > 1)} recalled" if quoted else "",
         f"{len(prompt.dropped_turn_ids)} not seen" if prompt.dropped_turn_ids else "",
         f"earlier turns could not be searched ({prompt.fault})" if prompt.fault else "",

@@ -6,17 +6,28 @@ Every handler is an endpoint that anyone can call: each one first checks the bro
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from chatlab.chat import ChatService, TurnRequest
 from chatlab.errors import ChatlabError, NotFound
 from chatlab.markdown import GrowingText
-from chatlab.messages import Chat, ChatSettings, DeltaEvent, DoneEvent, ErrorEvent, EventBody, RestartEvent, Turn
+from chatlab.messages import (
+    Chat,
+    ChatSettings,
+    DeltaEvent,
+    DoneEvent,
+    ErrorEvent,
+    EventBody,
+    Note,
+    RestartEvent,
+    Turn,
+)
 from chatlab.store.recent import Conversation
 from chatlab.ui import conversation
 from chatlab.ui.identity import Identities, Kept
+from chatlab.ui.notes import notes_html
 from chatlab.ui.refusal import Refused, refusal
 from chatlab.ui.view import Branch, Place, View, branch_to, place_in, title_of, with_turn
 
@@ -24,6 +35,7 @@ UPDATE_SECONDS = 0.05  # between two updates of a growing answer
 UPDATES_PER_SECOND = 200  # of all growing answers together: with many of them, each is updated less often
 RENDER_SHARE = 0.1  # of one core that rendering one answer may take
 TITLE_SECONDS = 15.0  # how long a page waits for an automatic title
+NOTES_SECONDS = 15.0  # and for the notes that a turn made due
 MAX_WATCHES = 10_000
 CONTINUE = "Continue exactly where you stopped."
 
@@ -92,7 +104,7 @@ class PageHandlers:
         try:
             known = await self._chats.conversation(user_id, wanted.chat)
         except NotFound:
-            missing = View(Place(n=wanted.n), "", conversation.missing(), self._defaults)
+            missing = View(Place(n=wanted.n), "", conversation.missing(), "", self._defaults)
             yield missing if ticket.valid else View()
             return
         if not ticket.valid:  # a quick person has gone on while this was read
@@ -107,7 +119,7 @@ class PageHandlers:
 
     def new_chat(self, place: Place) -> View:
         """An empty chat; it is stored with its first message."""
-        return View(Place(n=place.n), "", conversation.welcome(self._model), self._defaults)
+        return View(Place(n=place.n), "", conversation.welcome(self._model), "", self._defaults)
 
     async def ask(
         self, kept: Kept, session: str, place: Place, message: str, editing: str, chosen: ChatSettings
@@ -218,6 +230,44 @@ class PageHandlers:
             raise refusal(error) from error
         return await self.as_is(kept, session, place)
 
+    async def edit_note(self, kept: Kept, session: str, place: Place, note_id: str, text: str) -> View:
+        """Let a note say something else; the page shows the notes as they are then.
+
+        Raises:
+            Refused: The note is gone, or the text is empty or too long.
+        """
+        user_id = self._identities.require(kept)
+        return await self._noted(
+            kept, session, place, lambda: self._chats.edit_note(user_id, place.chat, note_id, text)
+        )
+
+    async def delete_note(self, kept: Kept, session: str, place: Place, note_id: str) -> View:
+        """Delete a note for good; the page shows the others.
+
+        Raises:
+            Refused: The note is gone.
+        """
+        user_id = self._identities.require(kept)
+        return await self._noted(kept, session, place, lambda: self._chats.delete_note(user_id, place.chat, note_id))
+
+    async def _noted(
+        self, kept: Kept, session: str, place: Place, change: Callable[[], Awaitable[Note | None]]
+    ) -> View:
+        watch = self._watch(session)
+        looked_at = watch.number
+        await self._writable(self._identities.require(kept), place.chat)
+        try:
+            await change()
+        except NotFound as error:
+            raise Refused("This note is gone: it was merged with others, or deleted.") from error
+        except ChatlabError as error:
+            raise refusal(error) from error
+        return await self.notes(kept, session, place) if watch.number == looked_at else View()
+
+    async def notes(self, kept: Kept, session: str, place: Place) -> View:
+        """The panel of notes, as they are now; nothing if the page has gone on meanwhile."""
+        return View(notes=(await self.as_is(kept, session, place)).notes)
+
     async def as_is(self, kept: Kept, session: str, place: Place) -> View:
         """The same place, as it is now; nothing if the page has gone on meanwhile."""
         watch = self._watch(session)
@@ -278,7 +328,7 @@ class PageHandlers:
     async def _follow(
         self, user_id: str, known: Conversation, branch: Branch, place: Place, ticket: Ticket
     ) -> AsyncGenerator[View]:
-        """A turn until it ends or the person looks elsewhere, then its chat's title."""
+        """A turn until it ends or the person looks elsewhere, then its chat's notes and title."""
         growing = GrowingText()
         async with aclosing(self._grow(user_id, branch.turns[-1])) as turns:
             async for turn in turns:
@@ -290,12 +340,22 @@ class PageHandlers:
                 latest = conversation.latest(with_turn(branch, turn), render)
                 yield View(latest=latest)
                 await asyncio.sleep((time.perf_counter() - began) / RENDER_SHARE if turn.live else 0)
+        noted = await self._after_noting(user_id, known)
+        if ticket.valid and noted.notes != known.notes:
+            yield View(notes=_notes(noted, branch_to(noted.turns, branch.turns[-1].turn_id)))
         if len(branch.turns) == 1:
             chat = await self._titled(user_id, known.chat)
             if ticket.valid and chat.title != place.title:
                 yield View(place_in(place, chat, branch))
                 return
         yield View()
+
+    async def _after_noting(self, user_id: str, known: Conversation) -> Conversation:
+        try:
+            async with asyncio.timeout(NOTES_SECONDS):
+                return await self._chats.noted(user_id, known.chat.chat_id)
+        except (TimeoutError, NotFound):
+            return known
 
     async def _titled(self, user_id: str, chat: Chat) -> Chat:
         try:
@@ -312,6 +372,7 @@ class PageHandlers:
             place,
             conversation.earlier(branch, place.turns),
             conversation.latest(branch),
+            _notes(known, branch),
             ChatSettings.of(known.chat),
         )
 
@@ -333,6 +394,10 @@ class PageHandlers:
         while len(self._watches) > MAX_WATCHES:
             self._watches.popitem(last=False)
         return watch
+
+
+def _notes(known: Conversation, branch: Branch) -> str:
+    return notes_html(known.notes, replace(branch, read_only=known.chat.archived))
 
 
 def _turn(known: Conversation, turn_id: str) -> Turn | None:

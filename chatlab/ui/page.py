@@ -28,7 +28,7 @@ from chatlab.ui.view import Place, View, plain
 
 STORAGE_KEY = "chatlab"
 MAX_WAITING_EVENTS = 10_000  # of all pages; on ZeroGPU Gradio's own limit would be 1
-SCRIPTS = ("conversation", "scroll", "composer", "chats", "tabs", "connection", "keys")
+SCRIPTS = ("conversation", "notes", "scroll", "composer", "chats", "tabs", "connection", "keys")
 # Components come when they are loaded: the scripts wait for all that they need.
 NEEDED = (
     "#chat-menu", "#chats", "#header .bar", "#latest .welcome, #latest .turn", "#composer .attach", "#message textarea",
@@ -44,6 +44,7 @@ window.dispatchEvent(new CustomEvent("chatlab:latest"));
 RENEWED = "watch('value', () => window.dispatchEvent(new CustomEvent('chatlab:{part}')))"
 ON_REFUSAL = "() => window.chatlab?.settled()"
 ON_END = "() => window.chatlab?.ended()"
+ON_NOTE_REFUSAL = "() => window.chatlab?.unchanged()"
 ON_PLACE = "() => setTimeout(() => window.chatlab?.placed())"
 # The server does not know the browser's time zone, and "Today" depends on it.
 ON_LOAD = (
@@ -99,6 +100,7 @@ class ChatPage:
                 self.listed = _part("chats", "")
             with gr.Column(elem_id="main"):
                 gr.HTML(_asset("header.html"), js_on_load=None, apply_default_css=False, elem_id="header")
+                self.notes = _part("notes", "")
                 with gr.Column(elem_id="conversation"):
                     self.earlier = _part("earlier", "")
                     self.latest = _part("latest", _asset("loading.html"))
@@ -127,7 +129,7 @@ class ChatPage:
 
     def _connect(self, ui: gr.Blocks) -> None:
         here = [self.kept, self.place]
-        shown = [self.place, self.earlier, self.latest]
+        shown = [self.place, self.earlier, self.latest, self.notes]
         whole = [*shown, *self.panel.components]
         listing = [self.listed, self.shelf]
         where = [*here, self.shelf, self.search]
@@ -150,6 +152,8 @@ class ChatPage:
         self.bridge.again(self._again, here, shown, **QUIET)
         self.bridge.rate(self._rate, here, shown, **QUIET)
         self.bridge.pin_turn(self._pin_turn, here, shown, **QUIET)
+        noted = self.bridge.note(self._note, here, self.notes, **QUIET)
+        noted.failure(None, None, None, js=ON_NOTE_REFUSAL, **QUIET)
         self.bridge.manage(self._manage, where, [self.notice, *listing, *whole], **QUIET)
         self.bridge.renew(self._renew, where, listing, **QUIET)
         self.search.change(self._renew, where, listing, **TYPED)
@@ -210,6 +214,19 @@ class ChatPage:
         done = self._handlers.pin(kept, _page(request), Place.of(place), wanted.text("turn"), pinned)
         return _updates(await _or_shown(done))
 
+    async def _note(self, kept: Kept, place: str, event: gr.EventData, request: gr.Request) -> Any:
+        """What was chosen in the panel of notes; anything else renews it."""
+        wanted, at, session = _Payload(event), Place.of(place), _page(request)
+        match wanted.text("do"):
+            case "edit":
+                done = self._handlers.edit_note(kept, session, at, wanted.text("note"), wanted.text("text"))
+            case "delete":
+                done = self._handlers.delete_note(kept, session, at, wanted.text("note"))
+            case _:
+                done = self._handlers.notes(kept, session, at)
+        view = await _or_shown(done)
+        return gr.skip() if view.notes is None else view.notes
+
     async def _manage(
         self, kept: Kept, place: str, shelf: str, q: str, event: gr.EventData, request: gr.Request
     ) -> Updates:
@@ -246,7 +263,7 @@ class ChatPage:
         return gr.update(choices=await _or_shown(self._presets.names(kept)), value=None)
 
     def _whole(self, view: View) -> Updates:
-        """A view as values of: place, earlier, latest, and the settings."""
+        """A view as values of: place, earlier, latest, notes, and the settings."""
         unchanged = [gr.skip()] * len(self.panel.components)
         return *_updates(view), *(unchanged if view.chosen is None else values_of(view.chosen))
 
@@ -310,11 +327,12 @@ def _shown(error: Refused) -> gr.Error:
 
 
 def _updates(view: View) -> Updates:
-    """A view as values of: place, earlier, latest."""
+    """A view as values of: place, earlier, latest, notes."""
     return (
         gr.skip() if view.place is None else view.place.to_json(),
         gr.skip() if view.earlier is None else view.earlier,
         gr.skip() if view.latest is None else view.latest,
+        gr.skip() if view.notes is None else view.notes,
     )
 
 

@@ -22,6 +22,7 @@ _FIELDS: Mapping[str, str] = {
     "seed": "Seed",
     "stop": "Stop strings",
     "name": "The name",
+    "text": "The note",
 }
 
 

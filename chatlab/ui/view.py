@@ -58,12 +58,14 @@ class View:
         place: Where the page is now.
         earlier: The turns before the last one, as HTML.
         latest: The last turn, the one that may be growing, as HTML.
+        notes: The panel of notes, as HTML.
         chosen: The settings in the panel.
     """
 
     place: Place | None = None
     earlier: str | None = None
     latest: str | None = None
+    notes: str | None = None
     chosen: ChatSettings | None = None
 
 

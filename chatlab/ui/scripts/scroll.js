@@ -23,12 +23,18 @@ window.addEventListener("chatlab:place", ({ detail: place }) => {
   if (place.chat !== shown.chat || (place.leaf !== shown.leaf && place.turns === shown.turns)) page.follow();
   shown = place;
 });
-// What a search found is brought into view.
-window.addEventListener("chatlab:latest", () => requestAnimationFrame(() => {
-  const found = page.target && page.find(`#conversation article[data-turn="${page.target}"]`);
-  if (!found) return;
+// What a search found, or a note stands for, is brought into view.
+page.bring = (turn) => {
+  const found = turn && page.find(`#conversation article[data-turn="${CSS.escape(turn)}"]`);
+  if (!found) return false;
   page.target = "";
   following = false;
   found.classList.add("found");
+  found.addEventListener("animationend", () => found.classList.remove("found"), { once: true });
   found.scrollIntoView({ block: "start" });
-}));
+  if (page.find("#notes").contains(document.activeElement)) found.querySelector(".answer").focus({ preventScroll: true });
+  return true;
+};
+for (const part of ["earlier", "latest"]) {
+  window.addEventListener(`chatlab:${part}`, () => requestAnimationFrame(() => page.bring(page.target)));
+}

@@ -19,7 +19,7 @@ window.addEventListener("popstate", () => page.open(page.inAddress()));
 const tell = page.tell;
 page.tell = (event, data) => {
   tell(event, data);
-  if (event === "manage") setTimeout(() => others.postMessage({ chat: data.chat, managed: true }), 500);
+  if (event === "manage" || (event === "note" && data.do !== "show")) setTimeout(() => others.postMessage({ chat: data.chat, managed: true }), 500);
 };
 others.addEventListener("message", ({ data }) => {
   const place = page.place();
