@@ -1,4 +1,4 @@
-"""What is measured of a prompt's text, so that anyone can measure it again from the dump.
+"""What is measured of a text, a prompt's or a note's, so that anyone can measure it again.
 
 Content words are `[a-z0-9]+` of the lower-cased text without STOP_WORDS. Evidence is present when its text, white
 space normalised and case folded, occurs in the prompt's. The zero-width spaces that make control tokens and marks
@@ -6,6 +6,7 @@ inert do not count.
 """
 
 import re
+from collections import Counter as Tally
 from collections.abc import Iterable, Sequence
 
 from chatlab.history.inert import ZERO_WIDTH_SPACE
@@ -53,3 +54,15 @@ class PromptText:
 def normalised(text: str) -> str:
     """Runs of white space as one space, case folded, without the marks by which a prompt makes words inert."""
     return " ".join(text.replace(ZERO_WIDTH_SPACE, "").split()).casefold()
+
+
+def holds(text: str, value: str) -> bool:
+    """Whether a value stands in a text as it is, not as a part of longer words; both normalised."""
+    return re.search(rf"(?<!\w){re.escape(normalised(value))}(?!\w)", normalised(text)) is not None
+
+
+def rouge_1(candidate: str, reference: str) -> float:
+    """ROUGE-1 (Lin 2004) as F1: words in common, each as often as both have it; without stemming."""
+    ours, theirs = Tally(words(candidate)), Tally(words(reference))
+    common = (ours & theirs).total()
+    return 2 * common / (ours.total() + theirs.total()) if common else 0.0
