@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chatlab.errors import ConfigError
-from chatlab.evaluation import command as evaluation
+from chatlab.evaluation import command as history_evaluation
+from chatlab.evaluation import notes_command as notes_evaluation
 from chatlab.settings import import_spaces, load_settings, quieten_libraries
 from chatlab.telemetry import configure_logging
 
 BENCHMARKS = ("turn", "store", "browse", "page", "engine", "prompt")
+EVALUATIONS = {"history": history_evaluation, "notes": notes_evaluation}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = load_settings({name: getattr(given, name, None) for name in ("host", "port", "data_dir")})
         configure_logging(settings.log_level, settings.log_json)
         if given.command == "eval":
-            evaluation.run(given, settings)
+            EVALUATIONS[given.subject].run(given, settings)
             return 0
         if settings.on_zero_gpu:
             import_spaces()
@@ -59,7 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluated = commands.add_parser("eval", help="measure chatlab's choices on data").add_subparsers(
         dest="subject", required=True
     )
-    evaluation.add_arguments(evaluated.add_parser("history", help="history strategies on conversations"))
+    history_evaluation.add_arguments(evaluated.add_parser("history", help="history strategies on conversations"))
+    notes_evaluation.add_arguments(evaluated.add_parser("notes", help="what the notes of old turns keep"))
     return parser
 
 

@@ -87,6 +87,7 @@ async def evaluate_history(
                 await run.ask_questions(cell, dialogue)
                 if strategy != PEER or not dialogue.questions:
                     await run.replay(cell, dialogue)
+            cell.note_seconds = maker.note_seconds(strategy, budget)
             cells.append(cell)
             log.info("measured", strategy=strategy, budget=budget, seconds=round(time.perf_counter() - begun, 1))
     about = {

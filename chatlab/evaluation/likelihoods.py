@@ -3,7 +3,7 @@
 Both add a section to each cell of a report. They need the weights and take seconds a question.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from chatlab.evaluation.report import HistoryReport, difference
 from chatlab.evaluation.scoring import Likelihood, Scorer
 
 N_DISTRACTORS = 9
+SAME_WORDS = 8  # in a row, by which another dialogue gives an answer away
 
 log = structlog.get_logger(__name__)
 
@@ -134,7 +135,11 @@ def _rank_figures(found: Mapping[str, _Ranked], seed: int) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """A turn whose answer is scored, what it scores without and with the whole history, and a stranger's chat."""
+    """A turn whose answer is scored, what it scores without and with the whole history, and a stranger's chat.
+
+    Attributes:
+        tokens: Of the prompts that do not depend on a strategy: `none`, `full`, and `notes` where there are some.
+    """
 
     dialogue: Dialogue
     index: int
@@ -142,6 +147,11 @@ class _Target:
     full: Likelihood
     notes: Likelihood | None
     stranger: Dialogue | None
+    tokens: Mapping[str, int]
+
+    @property
+    def key(self) -> str:
+        return f"{self.dialogue.sample_id}:t{self.index}"
 
     @property
     def question(self) -> str:
@@ -153,7 +163,14 @@ class _Target:
 
 
 async def next_turns(
-    report: HistoryReport, dialogues: Sequence[Dialogue], maker: PromptMaker, scorer: Scorer, n: int, seed: int
+    report: HistoryReport,
+    dialogues: Sequence[Dialogue],
+    maker: PromptMaker,
+    scorer: Scorer,
+    n: int,
+    seed: int,
+    tokens: range | None = None,
+    controls: Collection[str] | None = None,
 ) -> None:
     """Add `perplexity` to every cell: how likely the assistant's real answer is, given what a strategy shows.
 
@@ -161,6 +178,7 @@ async def next_turns(
     log-likelihood, is given for the strategy, for the same strategy with the turns of another dialogue (what any
     history is worth), and for notes that people wrote, as system text. Where there are notes, the turn is the first one
     that they do not stand for; else any after the first. Turns whose full history exceeds the window are left out.
+    `minus_full` is what each loses on the full history, in nats a token, paired; `targets` has the sums by turn.
 
     Args:
         report: Its cells are added to.
@@ -169,11 +187,15 @@ async def next_turns(
         scorer: With the weights.
         n: Most turns, drawn with the seed.
         seed: Of the draw and the intervals.
+        tokens: Turns whose prompt with the full history has other sizes are left out: where everything fits, strategies
+            are alike, and a long history takes long to score.
+        controls: Strategies that are also scored with another dialogue's turns; None does it with all.
     """
-    targets = await _targets(dialogues, maker, scorer, n, seed)
+    targets = await _targets(dialogues, maker, scorer, n, seed, tokens)
     log.info("next turns are drawn", turns=len(targets))
     for cell in report.cells:
         kept: list[_Target] = []
+        sizes: list[int] = []
         ours: list[Likelihood] = []
         strangers: list[Likelihood | None] = []
         for target in targets:
@@ -181,18 +203,20 @@ async def next_turns(
             prompt = await maker.make(cell.strategy, cell.budget, target.dialogue, path, target.question)
             if prompt is None:
                 continue
-            other = target.stranger and await maker.make(
-                cell.strategy, cell.budget, target.stranger, target.stranger.turns, target.question
-            )
+            other = None
+            if target.stranger and (controls is None or cell.strategy in controls):
+                stranger = target.stranger
+                other = await maker.make(cell.strategy, cell.budget, stranger, stranger.turns, target.question)
             kept.append(target)
+            sizes.append(prompt.claimed_tokens)
             ours.append(_only(scorer, prompt.messages, target.answer))
             strangers.append(_only(scorer, other.messages, target.answer) if other else None)
-        cell.sections["perplexity"] = _next_turn_figures(kept, ours, strangers, seed)
+        cell.sections["perplexity"] = _next_turn_figures(kept, sizes, ours, strangers, seed)
         log.info("next turns are scored", strategy=cell.strategy, budget=cell.budget, turns=len(kept))
 
 
 async def _targets(
-    dialogues: Sequence[Dialogue], maker: PromptMaker, scorer: Scorer, n: int, seed: int
+    dialogues: Sequence[Dialogue], maker: PromptMaker, scorer: Scorer, n: int, seed: int, sizes: range | None
 ) -> list[_Target]:
     generator = np.random.default_rng(seed)
     places: list[tuple[int, int]] = []
@@ -210,11 +234,14 @@ async def _targets(
         answer = turn.assistant_message or ""
         full = await maker.make("direct", maker.window, dialogue, dialogue.turns[:i], turn.user_message)
         none = await maker.make("truncate", maker.window, dialogue, (), turn.user_message)
-        if full is None or none is None:
+        if full is None or none is None or (sizes and full.claimed_tokens not in sizes):
             continue
         notes = await maker.make(
             "truncate", maker.window, dialogue, (), turn.user_message, notes="\n".join(dialogue.notes)
         )
+        tokens = {"none": none.claimed_tokens, "full": full.claimed_tokens}
+        if dialogue.notes and notes is not None:
+            tokens["notes"] = notes.claimed_tokens
         step = int(generator.integers(1, len(dialogues))) if len(dialogues) > 1 else 0
         found.append(
             _Target(
@@ -223,10 +250,28 @@ async def _targets(
                 _only(scorer, none.messages, answer),
                 _only(scorer, full.messages, answer),
                 _only(scorer, notes.messages, answer) if dialogue.notes and notes is not None else None,
-                dialogues[(d + step) % len(dialogues)] if step else None,
+                _stranger(dialogues, d, step, answer),
+                tokens,
             )
         )
     return found
+
+
+def _stranger(dialogues: Sequence[Dialogue], d: int, step: int, answer: str) -> Dialogue | None:
+    """The dialogue so many places on, or the next one that does not say the same, as made-up ones may."""
+    runs = _runs(answer)
+    for i in range(len(dialogues) - 1 if step else 0):
+        other = dialogues[(d + 1 + (step - 1 + i) % (len(dialogues) - 1)) % len(dialogues)]
+        if not any(runs & _runs(turn.assistant_message or "", len(next(iter(runs), ()))) for turn in other.turns):
+            return other
+    return None
+
+
+def _runs(text: str, length: int = SAME_WORDS) -> set[tuple[str, ...]]:
+    """All runs of so many words; of a shorter text, all of it."""
+    found = words(text)
+    length = min(length, len(found))
+    return {tuple(found[i : i + length]) for i in range(len(found) - length + 1)} if length else set()
 
 
 def _only(scorer: Scorer, messages: Sequence[Any], answer: str) -> Likelihood:
@@ -234,7 +279,11 @@ def _only(scorer: Scorer, messages: Sequence[Any], answer: str) -> Likelihood:
 
 
 def _next_turn_figures(
-    targets: Sequence[_Target], ours: Sequence[Likelihood], strangers: Sequence[Likelihood | None], seed: int
+    targets: Sequence[_Target],
+    tokens: Sequence[int],
+    ours: Sequence[Likelihood],
+    strangers: Sequence[Likelihood | None],
+    seed: int,
 ) -> dict[str, Any]:
     shown: dict[str, Sequence[Likelihood | None]] = {
         "none": [target.none for target in targets],
@@ -245,16 +294,36 @@ def _next_turn_figures(
     }
     per_token: dict[str, Any] = {}
     recovered: dict[str, Any] = {}
+    minus_full: dict[str, Any] = {}
     for name, found in shown.items():
         known = [(target, each) for target, each in zip(targets, found, strict=True) if each is not None]
         if not known:
             continue
-        per_token[name] = _json(bootstrap.ratio([e.nll for _, e in known], [e.tokens for _, e in known], seed))
+        answered = [each.tokens for _, each in known]
+        per_token[name] = _json(bootstrap.ratio([e.nll for _, e in known], answered, seed))
+        if name != "full":
+            lost = [each.nll - target.full.nll for target, each in known]
+            minus_full[name] = _json(bootstrap.ratio(lost, answered, seed))
         if name not in {"none", "full"}:
             gains = [target.none.nll - each.nll for target, each in known]
             possible = [target.none.nll - target.full.nll for target, _ in known]
             recovered[name] = _json(bootstrap.ratio(gains, possible, seed))
-    return {"n": len(targets), "nll_per_token": per_token, "recovered": recovered}
+    by_target = [
+        {
+            "id": target.key,
+            "answer_tokens": target.full.tokens,
+            "prompt_tokens": {**target.tokens, "history": tokens[i]},
+            "nll": {name: each.nll for name, found in shown.items() if (each := found[i]) is not None},
+        }
+        for i, target in enumerate(targets)
+    ]
+    return {
+        "n": len(targets),
+        "nll_per_token": per_token,
+        "recovered": recovered,
+        "minus_full": minus_full,
+        "targets": by_target,
+    }
 
 
 def _json(estimate: bootstrap.Estimate | None) -> dict[str, Any] | None:

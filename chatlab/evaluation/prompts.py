@@ -63,6 +63,7 @@ class PromptMaker:
         self._builder = builder
         self._notes = UnstoredNotes(builder, counter.facts.model)
         self._noted: dict[tuple[str, str, int], tuple[int, Sequence[Note]]] = {}  # so far, and after how many turns
+        self._note_seconds: dict[tuple[str, int], dict[str, float]] = {}  # by strategy and budget, by note
         self._peers: dict[tuple[str, int], BM25Peer] = {}
 
     @property
@@ -74,6 +75,10 @@ class PromptMaker:
     def answer_tokens(self) -> int:
         """Kept free for the answer."""
         return min(ANSWER_TOKENS, self.counter.facts.context_tokens // 4)
+
+    def note_seconds(self, strategy: str, budget: int) -> tuple[float, ...]:
+        """How long each note took to write that the prompts of a strategy and budget had, merged ones included."""
+        return tuple(self._note_seconds.get((strategy, min(budget, self.window)), {}).values())
 
     async def make(
         self, strategy: str, budget: int, dialogue: Dialogue, path: Sequence[Turn], question: str, notes: str = ""
@@ -134,6 +139,9 @@ class PromptMaker:
         n_turns, known = self._noted.get(key, (0, ()))
         notes = await self._notes.keep(replace(given, notes=known if n_turns <= len(path) else ()), choice, params)
         self._noted[key] = (len(path), notes)
+        self._note_seconds.setdefault((strategy, budget), {}).update(
+            (f"{dialogue.sample_id} {note.note_id}", note.latency_ms / 1e3) for note in notes
+        )
         return replace(given, notes=notes), choice, params
 
     def _peer(self, dialogue: Dialogue, n_turns: int) -> BM25Peer:

@@ -29,6 +29,7 @@ class Cell:
         evidence: By question, 1 or 0, of those with a prompt and evidence.
         tokens: Of each prompt of the `n`.
         seconds: Each prompt took.
+        note_seconds: Each note took, written while nobody waited.
         reuse: Of each replayed turn after a dialogue's first.
         sections: What further measurements add.
     """
@@ -46,6 +47,7 @@ class Cell:
     evidence: dict[str, float] = field(default_factory=dict[str, float])
     tokens: list[int] = field(default_factory=list[int])
     seconds: list[float] = field(default_factory=list[float])
+    note_seconds: Sequence[float] = ()
     reuse: list[Reuse] = field(default_factory=list[Reuse])
     sections: dict[str, Any] = field(default_factory=dict[str, Any])
 
@@ -70,6 +72,8 @@ class Cell:
             "replayed_refused": self.replayed_refused,
             "prompt_tokens_mean": float(np.mean(self.tokens)) if self.tokens else None,
             "build_ms": _percentiles(self.seconds),
+            "notes": len(self.note_seconds),
+            "note_ms": _percentiles(self.note_seconds),
             "intervals": {
                 name: None if each is None else each.as_json()
                 for name, each in {"answer_word_coverage": coverage, "evidence_recall": evidence, **reuse}.items()
@@ -124,14 +128,14 @@ def table(result: Mapping[str, Any], peer: str) -> str:
                     str(cell["refused"]),
                     str(cell["over_limit_prompts"]),
                     str(cell["token_count_error"]),
-                    _shown(cell["intervals"]["answer_word_coverage"]),
-                    _shown(cell["intervals"]["evidence_recall"]),
-                    _shown(cell["intervals"]["prefix_reuse"]),
+                    shown(cell["intervals"]["answer_word_coverage"]),
+                    shown(cell["intervals"]["evidence_recall"]),
+                    shown(cell["intervals"]["prefix_reuse"]),
                     "–" if cell["prompt_tokens_mean"] is None else f"{cell['prompt_tokens_mean']:,.0f}",
                     "–" if cell["build_ms"]["p95"] is None else f"{cell['build_ms']['p95']:.1f}",
                 ]
             )
-    lines = _aligned(rows)
+    lines = aligned(rows)
     for name, title in (
         (f"minus_{peer}", f"less {peer}"),
         ("rank", "gold answer among ten"),
@@ -144,7 +148,7 @@ def table(result: Mapping[str, Any], peer: str) -> str:
             if cell.get(name) and _section(cell[name])
         ]
         if found:
-            lines += ["", title, *_aligned(found)]
+            lines += ["", title, *aligned(found)]
     return "\n".join(lines)
 
 
@@ -172,25 +176,27 @@ def _percentiles(seconds: Sequence[float]) -> dict[str, float | None]:
 
 def _section(section: Mapping[str, Any]) -> list[str]:
     """The estimates of a section by name, those of a section in it behind a dot."""
-    shown: list[str] = []
+    found: list[str] = []
     for name, value in section.items():
         if isinstance(value, Mapping) and "interval" in value:
-            shown.append(f"{name} {_shown(value)}")
+            found.append(f"{name} {shown(value)}")
         elif isinstance(value, Mapping):
-            shown += [f"{name}.{each}" for each in _section(value)]
+            found += [f"{name}.{each}" for each in _section(value)]
         elif isinstance(value, int):
-            shown.append(f"{name} {value}")
-    return shown
+            found.append(f"{name} {value}")
+    return found
 
 
-def _shown(estimate: Mapping[str, Any] | None) -> str:
+def shown(estimate: Mapping[str, Any] | None) -> str:
+    """An estimate's JSON in a table."""
     if estimate is None:
         return "–"
     low, high = estimate["interval"]
     return f"{estimate['value']:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table; rows may end early."""
     n_columns = max(map(len, rows))
     widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(n_columns)]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=False)).rstrip() for row in rows]
