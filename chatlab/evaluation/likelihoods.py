@@ -171,6 +171,7 @@ async def next_turns(
     seed: int,
     tokens: range | None = None,
     controls: Collection[str] | None = None,
+    strangers: Sequence[Dialogue] | None = None,
 ) -> None:
     """Add `perplexity` to every cell: how likely the assistant's real answer is, given what a strategy shows.
 
@@ -190,8 +191,9 @@ async def next_turns(
         tokens: Turns whose prompt with the full history has other sizes are left out: where everything fits, strategies
             are alike, and a long history takes long to score.
         controls: Strategies that are also scored with another dialogue's turns; None does it with all.
+        strangers: Where that one comes from, these dialogues among them; None takes these.
     """
-    targets = await _targets(dialogues, maker, scorer, n, seed, tokens)
+    targets = await _targets(dialogues, maker, scorer, n, seed, tokens, strangers or dialogues)
     log.info("next turns are drawn", turns=len(targets))
     for cell in report.cells:
         kept: list[_Target] = []
@@ -216,7 +218,13 @@ async def next_turns(
 
 
 async def _targets(
-    dialogues: Sequence[Dialogue], maker: PromptMaker, scorer: Scorer, n: int, seed: int, sizes: range | None
+    dialogues: Sequence[Dialogue],
+    maker: PromptMaker,
+    scorer: Scorer,
+    n: int,
+    seed: int,
+    sizes: range | None,
+    strangers: Sequence[Dialogue],
 ) -> list[_Target]:
     generator = np.random.default_rng(seed)
     places: list[tuple[int, int]] = []
@@ -242,7 +250,7 @@ async def _targets(
         tokens = {"none": none.claimed_tokens, "full": full.claimed_tokens}
         if dialogue.notes and notes is not None:
             tokens["notes"] = notes.claimed_tokens
-        step = int(generator.integers(1, len(dialogues))) if len(dialogues) > 1 else 0
+        step = int(generator.integers(1, len(strangers))) if len(strangers) > 1 else 0
         found.append(
             _Target(
                 dialogue,
@@ -250,7 +258,7 @@ async def _targets(
                 _only(scorer, none.messages, answer),
                 _only(scorer, full.messages, answer),
                 _only(scorer, notes.messages, answer) if dialogue.notes and notes is not None else None,
-                _stranger(dialogues, d, step, answer),
+                _stranger(strangers, strangers.index(dialogue), step, answer),
                 tokens,
             )
         )

@@ -1,4 +1,4 @@
-"""The prompts of strategies beside each other, as HTML that needs nothing else. What a prompt says is only text here."""
+"""The prompts of strategies beside each other, as HTML that needs nothing else. What a prompt says is text only."""
 
 from collections.abc import Iterator, Mapping
 from html import escape

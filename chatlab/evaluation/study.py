@@ -20,6 +20,8 @@ from chatlab.history import NOTING, PromptBuilder
 from chatlab.history.notes import COMPRESSION
 from chatlab.settings import load_settings
 
+MORE_STRANGERS = 5  # beside the chats that prompts are made of, for the control; made-up chats have much in common
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -131,6 +133,7 @@ async def study(plan: Plan) -> Study:
     if counting.source is None:
         raise ConfigError(f"CHATLAB_ENGINE={settings.engine}: true next turns are scored by a model in this process")
     few = _longest(dialogues, plan.chats)
+    strangers = _longest(dialogues, plan.chats + MORE_STRANGERS)
     with open_recall(settings) as recall:
         builder = PromptBuilder(counting.engine, recall)
         writer = SegmentNotes(counting.engine, builder, plan.compression)
@@ -155,8 +158,10 @@ async def study(plan: Plan) -> Study:
             if made is not None:
                 prompts[strategy] = made
         scorer = load_scorer(counting.source, settings.device)
+        for stranger in strangers:
+            await recall.index(stranger.sample_id, stranger.turns)
         sizes, noting = range(*plan.history_tokens), [name for name in plan.strategies if name in NOTING]
-        await next_turns(history, few, maker, scorer, plan.scored_turns, plan.seed, sizes, noting)
+        await next_turns(history, few, maker, scorer, plan.scored_turns, plan.seed, sizes, noting, strangers)
     return Study(plan, facts, history, asked, prompts)
 
 
