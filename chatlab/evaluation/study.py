@@ -20,7 +20,7 @@ from chatlab.history import NOTING, PromptBuilder
 from chatlab.history.notes import COMPRESSION
 from chatlab.settings import load_settings
 
-MORE_STRANGERS = 5  # beside the chats that prompts are made of, for the control; made-up chats have much in common
+MORE_STRANGERS = 3  # beside the chats that prompts are made of, for the control; made-up chats have much in common
 
 
 @dataclass(frozen=True, slots=True)
