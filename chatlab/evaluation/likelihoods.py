@@ -199,7 +199,7 @@ async def next_turns(
         kept: list[_Target] = []
         sizes: list[int] = []
         ours: list[Likelihood] = []
-        strangers: list[Likelihood | None] = []
+        theirs: list[Likelihood | None] = []
         for target in targets:
             path = target.dialogue.turns[: target.index]
             prompt = await maker.make(cell.strategy, cell.budget, target.dialogue, path, target.question)
@@ -212,8 +212,8 @@ async def next_turns(
             kept.append(target)
             sizes.append(prompt.claimed_tokens)
             ours.append(_only(scorer, prompt.messages, target.answer))
-            strangers.append(_only(scorer, other.messages, target.answer) if other else None)
-        cell.sections["perplexity"] = _next_turn_figures(kept, sizes, ours, strangers, seed)
+            theirs.append(_only(scorer, other.messages, target.answer) if other else None)
+        cell.sections["perplexity"] = _next_turn_figures(kept, sizes, ours, theirs, seed)
         log.info("next turns are scored", strategy=cell.strategy, budget=cell.budget, turns=len(kept))
 
 
