@@ -11,7 +11,7 @@ the message that replaces it says of it tells the change, and does not count.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from chatlab.evaluation import bootstrap
 from chatlab.evaluation.bootstrap import Estimate
@@ -20,6 +20,7 @@ from chatlab.evaluation.metrics import holds
 from chatlab.history import Piece, draft, note_of
 from chatlab.history.budget import Counter, TokenCounts
 from chatlab.history.inert import make_inert
+from chatlab.history.note_writer import NoteSizes
 from chatlab.history.notes import COMPRESSION, MIN_TOKENS
 from chatlab.history.replacements import Replacements
 from chatlab.messages import UNKNOWN_TIME, Note, Statement, Turn
@@ -30,24 +31,12 @@ LEAST_SHARE = 0.5  # of a segment, that a chat's last one must have
 NO_CATEGORY = "none"
 
 
-class NoteSizes(Protocol):
-    """The part of a builder of prompts that notes need."""
-
-    def note_tokens(self, text: str) -> int:
-        """Of a note with this text."""
-        ...
-
-    def line_tokens(self, text: str) -> int:
-        """Of a line in a note."""
-        ...
-
-
 class SegmentNotes:
     """Writes notes as the product does, of statements alone.
 
     Args:
         counter: An engine.
-        sizes: The builder of its prompts.
+        sizes: The stretches of its builder of prompts.
         compression: Tokens of turns for a token of a note.
     """
 
@@ -72,8 +61,7 @@ class SegmentNotes:
     def note(self, turns: Sequence[Turn]) -> Note:
         """The note of some turns."""
         piece = self.piece(turns)
-        # A counter of words gives a line of one word no tokens.
-        content = draft(piece, self._sizes.note_tokens, lambda line: max(1, self._sizes.line_tokens(line)))
+        content = draft(piece, self._sizes)
         first, last = turns[0].turn_id, turns[-1].turn_id
         return note_of(piece, content, f"{first}-{last}", turns[0].chat_id, USER_ID, self._facts.model, UNKNOWN_TIME)
 

@@ -106,7 +106,7 @@ async def measure(options: Options, settings: Settings) -> dict[str, Any]:
     try:
         with open_recall(settings) as recall:
             builder = PromptBuilder(counting.engine, recall)
-            writer = SegmentNotes(counting.engine, builder, options.compression)
+            writer = SegmentNotes(counting.engine, builder.stretches, options.compression)
             facts = survey(dialogues, writer, options.segment_tokens, seed=options.seed)
             summaries = await score_summaries(dialogues, writer, engine, options.summaries, options.seed)
     finally:

@@ -136,7 +136,7 @@ async def study(plan: Plan) -> Study:
     strangers = _longest(dialogues, plan.chats + MORE_STRANGERS)
     with open_recall(settings) as recall:
         builder = PromptBuilder(counting.engine, recall)
-        writer = SegmentNotes(counting.engine, builder, plan.compression)
+        writer = SegmentNotes(counting.engine, builder.stretches, plan.compression)
         facts = survey(dialogues, writer, plan.segment_tokens, seed=plan.seed)
         history = await evaluate_history(
             few,

@@ -3,10 +3,10 @@
 import time
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from chatlab.history.ledger import choose, statements
 from chatlab.history.notes import Piece, source_hash, text_of
-from chatlab.history.stretches import Stretches
 from chatlab.messages import Note, Statement
 
 PROMPT_VERSION = 1  # of the rules by which statements are chosen, and of the instruction for a summary
@@ -23,19 +23,31 @@ class Draft:
     latency_ms: float
 
 
-def draft(piece: Piece, stretches: Stretches, summary: str = "") -> Draft:
+class NoteSizes(Protocol):
+    """What measures notes: the stretches of a builder of prompts."""
+
+    def note_tokens(self, text: str) -> int:
+        """Of a note with this text."""
+        ...
+
+    def line_tokens(self, text: str) -> int:
+        """Of a line in a note."""
+        ...
+
+
+def draft(piece: Piece, sizes: NoteSizes, summary: str = "") -> Draft:
     """Write a note.
 
     Args:
         piece: The turns and the room.
-        stretches: Measure what it takes.
+        sizes: What it takes.
         summary: By a model; it comes first, the statements take what it leaves.
     """
     begun = time.perf_counter()
     found = [statement for turn in piece.turns for statement in statements(turn)]
-    taken = stretches.note_tokens(text_of(summary, ()) or "x")
-    chosen = choose(found, piece.room - taken, lambda text: max(1, stretches.line_tokens(text)))
-    while (tokens := stretches.note_tokens(text := text_of(summary, chosen))) > piece.room and chosen:
+    taken = sizes.note_tokens(text_of(summary, ()) or "x")
+    chosen = choose(found, piece.room - taken, lambda text: max(1, sizes.line_tokens(text)))
+    while (tokens := sizes.note_tokens(text := text_of(summary, chosen))) > piece.room and chosen:
         chosen = chosen[:-1]
     chosen = tuple(Statement(each.turn_id, each.role, each.text) for each in chosen)
     return Draft(text, chosen, tokens, (time.perf_counter() - begun) * 1e3)
