@@ -139,13 +139,11 @@ class NoteKeeper:
             if part.kind == "summary"
             for turn_id in part.turn_ids
         }
-        begin = 0
         for link in chain(given.notes, answered):
-            turns, begin = answered[begin : link.end], link.end
             note = link.note
             carried = note.created_at < newest_at and not seen.isdisjoint(note.turn_ids)
             if note.kind == "ledger" and note.note_id not in self._asked and not carried:
-                return note, turns
+                return note, answered[link.begin : link.end]
         return None
 
     async def _rewritten(self, note: Note, turns: list[Turn]) -> bool:

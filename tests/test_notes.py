@@ -144,7 +144,7 @@ def test_the_newest_turn_is_never_noted() -> None:
 
 def test_old_notes_are_merged_from_the_originals() -> None:
     path = [turn(i) for i in range(9)]
-    links = [Link(note(path[2 * i : 2 * i + 2], note_id=str(i)), 2 * i + 2) for i in range(4)]
+    links = [Link(note(path[2 * i : 2 * i + 2], note_id=str(i)), 2 * i, 2 * i + 2) for i in range(4)]
 
     def merged(links: Sequence[Link]) -> Any:
         return due(NOTING["summarize"], links, path, lambda place: 10, lambda note: 100, 1_000)

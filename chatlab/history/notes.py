@@ -53,9 +53,10 @@ NOTING: Mapping[StrategyName, Noting] = {
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A note of a chain; it stands for all turns before the `end`-th that none before it stands for."""
+    """A note of a chain, which stands for the turns from the `begin`-th to the one before the `end`-th."""
 
     note: Note
+    begin: int
     end: int
 
 
@@ -116,8 +117,8 @@ def chain(notes: Sequence[Note], turns: Sequence[Turn]) -> tuple[Link, ...]:
         note = next((each for each in here if _stands_for(each, turns[begin : begin + len(each.turn_ids)])), None)
         if note is None:
             break
-        begin += len(note.turn_ids)
-        found.append(Link(note, begin))
+        found.append(Link(note, begin, begin + len(note.turn_ids)))
+        begin = found[-1].end
     return tuple(found)
 
 
@@ -150,8 +151,10 @@ def due(
     most = min(max(int(noting.share * room), MIN_TOKENS), int(MAX_SHARE * room))
     if most < MIN_TOKENS:
         return None
-    begin = links[-1].end if links else 0
     taken = sum(note_size(link.note) for link in links)
+    if taken > most and (merged := _merge(links, turns, size, note_size, most)) is not None:
+        return merged
+    begin = links[-1].end if links else 0
     if (taken if noting.swap else 0) + sum(map(size, range(begin, len(turns)))) >= noting.start * room:
         end, tokens = begin, 0
         while end < len(turns) - 1 and tokens < noting.piece * room:
@@ -159,7 +162,7 @@ def due(
             end += 1
         if end > begin:
             return Piece(tuple(turns[begin:end]), tokens, min(most, max(MIN_TOKENS, tokens // COMPRESSION)))
-    return _merge(links, turns, size, note_size, most) if taken > most else None
+    return None
 
 
 def _merge(
@@ -173,17 +176,16 @@ def _merge(
 
     A single note is written anew where it has too much by itself. What a person wrote or deleted is left alone.
     """
-    begins = [0, *(link.end for link in links)]
 
     def piece(first: int, last: int, room: int) -> Piece:
-        begin, end = begins[first], links[last].end
+        begin, end = links[first].begin, links[last].end
         known = tuple(link.note for link in links[first : last + 1])
         return Piece(tuple(turns[begin:end]), sum(map(size, range(begin, end))), room, known)
 
     ours = [link.note.kind in ("ledger", "model") for link in links]
     pairs = [(a, b) for a, b in pairwise(range(len(links))) if ours[a] and ours[b]]
     if pairs:
-        a, b = min(pairs, key=lambda pair: links[pair[1]].end - begins[pair[0]])
+        a, b = min(pairs, key=lambda pair: links[pair[1]].end - links[pair[0]].begin)
         together = note_size(links[a].note) + note_size(links[b].note)
         if (room := max(MIN_TOKENS, together // 2)) < together:
             return piece(a, b, room)

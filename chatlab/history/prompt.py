@@ -201,7 +201,7 @@ class PromptBuilder:
             noting = NOTING.get(choice.strategy)
             if noting is None or noting.swap is None:
                 begin = self._first_kept(answered, Room.of(tail, room), Room.of(tail, typical), known)
-                links = tuple(link for link in links if link.end <= begin)
+                links = tuple(link for link in links if link.begin < begin)
                 notes = self.stretches.notes(links, answered, room)
             else:
                 n_links = _noted_before(given.path, links, choice.strategy, budget)
