@@ -148,7 +148,9 @@ def due(
         note_size: Tokens of a note.
         room: For turns and notes.
     """
-    most = min(max(int(noting.share * room), MIN_TOKENS), int(MAX_SHARE * room))
+    most = int(noting.share * room)
+    if noting.swap is not None:  # else quotes need the room more than a note that is too short
+        most = min(max(most, MIN_TOKENS), int(MAX_SHARE * room))
     if most < MIN_TOKENS:
         return None
     taken = sum(note_size(link.note) for link in links)
