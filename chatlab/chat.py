@@ -54,6 +54,7 @@ from chatlab.telemetry import Metrics
 from chatlab.titles import TitleWriter
 
 MAX_NOTE_CHARS = 20_000
+MAX_LOST = 20  # times that another change of a note was first
 NEWEST = "\x00newest"  # no id of a turn: the API refuses NUL
 
 log = structlog.get_logger(__name__)
@@ -393,11 +394,12 @@ class ChatService(ChatLibrary):
         )
 
     async def _change_note(self, user_id: str, chat_id: str, note_id: str, change: Callable[[Note], Note]) -> Note:
-        while True:  # until nobody else was first; each time somebody was
+        for _ in range(MAX_LOST):  # others may be first
             known = await self.note(user_id, chat_id, note_id)
             changed = replace(change(known), updated_at=self._clock(), revision=known.revision + 1)
             if await self._store.commit_note(changed, [known]):
                 return changed
+        raise NotFound("note", note_id)
 
     def _as_of_now(self, turn: Turn) -> Turn:
         """A running turn with its text so far, which the store only follows."""

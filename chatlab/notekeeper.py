@@ -118,8 +118,8 @@ class NoteKeeper:
             if not await self._may_write():
                 break
             note, turns = found
-            self._asked.add(note.note_id)
             changed |= await self._rewritten(note, turns)
+            self._asked.add(note.note_id)
         return changed
 
     async def _now(self, for_prompt: Noted) -> PromptInput:

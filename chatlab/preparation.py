@@ -72,6 +72,7 @@ class Preparation:
         self._metrics = metrics
         self._next: dict[str, Ended] = {}  # by chat, the newest turn whose successor is yet to be prepared
         self._tasks: dict[str, asyncio.Task[None]] = {}  # by chat, what makes its turns findable
+        self._improving: dict[str, asyncio.Task[None]] = {}  # by chat, what the model writes
         self._noting: dict[str, asyncio.Event] = {}  # by chat, until the notes that are due are written
         self._n_under_way = 0
         self._swept = False
@@ -89,6 +90,8 @@ class Preparation:
         else:
             self._noting.setdefault(chat_id, asyncio.Event())
         self._next[chat_id] = ended
+        if (improving := self._improving.get(chat_id)) is not None:
+            improving.cancel()  # what is due comes first
         if chat_id not in self._tasks:
             self._tasks[chat_id] = self._aside(lambda: self._prepare(chat_id), f"prepare {chat_id}")
 
@@ -133,7 +136,7 @@ class Preparation:
                     self._aside(lambda ended=ended: self._warm(ended), f"warm {chat_id}")
                 await self._make_findable(chat_id, ended)
                 if ended.choice.strategy in NOTING and chat_id not in self._next:
-                    await self._improve_notes(ended)
+                    await self._improve(chat_id, ended)
         finally:
             self._tasks.pop(chat_id, None)
             self._end_noting(chat_id)
@@ -152,6 +155,15 @@ class Preparation:
             self._metrics.fault("notes")
             log.warning("notes could not be written", chat_id=ended.turn.chat_id, exc_info=True)
             return ended
+
+    async def _improve(self, chat_id: str, ended: Ended) -> None:
+        """Let the model write until the chat goes on."""
+        task = self._improving[chat_id] = asyncio.ensure_future(self._improve_notes(ended))
+        try:
+            await asyncio.wait([task])
+        finally:
+            task.cancel()
+            del self._improving[chat_id]
 
     async def _improve_notes(self, ended: Ended) -> None:
         """Let the model write, where it may; what it changes is in the next prompt."""

@@ -479,7 +479,10 @@ async def test_the_models_summary_takes_nobodys_time(tmp_path: Path) -> None:
         for i in range(40):
             begun = await parts.chats.begin("u", chat.chat_id, TurnRequest(f"{FACTS[i % 8]} Number {i}."))
             async with asyncio.timeout(5):
-                assert (await parts.chats.wait("u", begun.turn_id)).status == "done"
+                last = await parts.chats.wait("u", begun.turn_id)
+            assert last.status == "done"
+            assert last.provenance.prompt is not None
+            assert not last.provenance.prompt.dropped_turn_ids, "the next note is not kept waiting either"
         assert await parts.chats.notes("u", chat.chat_id)
 
 
