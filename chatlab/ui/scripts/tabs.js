@@ -1,6 +1,7 @@
 // The address bar, Back, the window's title; and other tabs of this browser, which are told what happened here.
 const others = new BroadcastChannel("chatlab");
 let heard = "";
+let again;
 
 window.addEventListener("chatlab:place", ({ detail: place }) => {
   document.title = place.title ? `${place.title} – chatlab` : "chatlab";
@@ -28,5 +29,8 @@ others.addEventListener("message", ({ data }) => {
     page.reopen({ leaf: heard });
   }
   page.renew();
+  // Once more: on a busy machine an earlier renewal may end after this one, with the list as it was.
+  clearTimeout(again);
+  again = setTimeout(page.renew, 1000);
 });
 document.addEventListener("visibilitychange", () => { if (!document.hidden) page.renew(); });
