@@ -19,7 +19,7 @@ from chatlab.engines.base import Engine, GenerationRequest
 from chatlab.history import Piece, PromptBuilder, PromptInput, chain, draft, note_of, text_of
 from chatlab.history.abstract import flaw, instruction
 from chatlab.history.note_writer import PROMPT_VERSION, SUMMARY_SHARE
-from chatlab.history.notes import COMPRESSION
+from chatlab.history.notes import MIN_TOKENS
 from chatlab.messages import HistoryChoice, Note, NotesMode, SamplingParams, Turn
 from chatlab.store import Store
 
@@ -149,8 +149,7 @@ class NoteKeeper:
     async def _rewritten(self, note: Note, turns: list[Turn]) -> bool:
         """Ask the model for a summary, and let it stand before the statements if it is sound."""
         begun = time.perf_counter()
-        # The room that statements took, as for a piece of this size.
-        room = max(note.tokens_after, note.tokens_before // COMPRESSION)
+        room = max(note.tokens_after, MIN_TOKENS)  # no more than it has, or old ones would be merged for it
         most = int(SUMMARY_SHARE * room)
         params = SamplingParams(temperature=0.0, max_new_tokens=2 * most)
         request = GenerationRequest(

@@ -19,6 +19,7 @@ from chatlab.errors import InvalidInput, NotFound
 from chatlab.history.abstract import flaw
 from chatlab.history.notes import CLOSE, COMPRESSION, NOTING, OPEN, Link, chain, due, exchange, lines_of, source_hash
 from chatlab.history.notes import text_of as note_text
+from chatlab.history.replacements import Replacements
 from chatlab.messages import Chat, HistoryChoice, Message, Note, NotesMode, Statement, Turn
 from chatlab.settings import Settings
 from chatlab.store import Store
@@ -213,7 +214,7 @@ async def test_another_branch_has_notes_of_its_own(tmp_path: Path) -> None:
         turns = await told(parts.chats, chat)
         branched = await asked(parts.chats, chat, "Something else.", parent_turn_id=turns[1].turn_id)
         assert not noted(branched), "two turns fit"
-        assert {part.kind for part in branched.provenance.prompt.parts} == {"verbatim", "question"}  # type: ignore[union-attr]
+        assert kinds(branched) == ["verbatim", "question"]
         last = branched
         for i in range(40):
             last = await asked(parts.chats, chat, f"On this branch it is number {i}, and I like number {i}.")
@@ -251,6 +252,16 @@ async def test_what_a_later_turn_replaces_is_not_said_any_more(tmp_path: Path) -
         assert shown.count("4711") <= shown.count("number 10")  # word for word at most, where it was said
         back = await asked(parts.chats, chat, "And before?", parent_turn_id=turns[-1].turn_id)
         assert "4711" in str((await parts.chats.prompt("u", chat.chat_id, back.turn_id)).messages), "on its own branch"
+
+
+def test_what_is_replaced_goes_by_words_not_by_ids() -> None:
+    """Turns of requests to `/v1` are numbered: another conversation has the same ids."""
+    said = [turn(0, "The locker at the pool has the code 4711.")]
+    known = note(said, "user: The locker at the pool has the code 4711.")
+    replacements = Replacements()
+    changed = turn(1, "The locker at the pool has the code 9042 now.")
+    assert replacements.in_note(known, [], [changed])
+    assert not replacements.in_note(known, [], [turn(1, "What a fine day.")])
 
 
 # What a person does with notes
