@@ -8,14 +8,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chatlab.aside import answer_aside, nobody_is_answered
-from chatlab.engines.base import Engine, GenerationRequest
-from chatlab.history.abstract import flaw, instruction
-from chatlab.messages import UNKNOWN_TIME, SamplingParams, Turn
+from chatlab.engines.base import Engine
+from chatlab.messages import UNKNOWN_TIME, Turn
+from chatlab.summarizer import summarize
 
 MIN_SOUND = 0.75  # of the summaries must be
 MIN_KEPT = 0.6  # of the facts must be in them
-WORDS, TOKENS = 70, 140  # of a summary
+TOKENS = 105  # of a summary
 USER_ID = "chatlab"
 
 PROBES: Sequence[tuple[Sequence[tuple[str, str]], Sequence[str]]] = (
@@ -96,10 +95,8 @@ async def measure(engine: Engine) -> Capability:
             Turn(str(i), "", USER_ID, None, user, UNKNOWN_TIME, assistant_message=assistant, status="done")
             for i, (user, assistant) in enumerate(said)
         ]
-        params = SamplingParams(temperature=0.0, max_new_tokens=TOKENS)
-        request = GenerationRequest(instruction(turns, WORDS, engine.facts), params, USER_ID)
-        answer = await answer_aside(engine, request, nobody_is_answered)
-        if flaw(answer.text, answer.reason, turns) is None:
+        summary = await summarize(engine, turns, TOKENS, USER_ID)
+        if summary.flaw is None:
             sound += 1
-            kept += sum(fact.lower() in answer.text.lower() for fact in facts)
+            kept += sum(fact.lower() in summary.text.lower() for fact in facts)
     return Capability(len(PROBES), sound, sum(len(facts) for _, facts in PROBES), kept)

@@ -18,8 +18,8 @@ import structlog
 
 from chatlab.clock import Clock
 from chatlab.engines.base import Engine, GenerationRequest, Piece
-from chatlab.errors import ChatlabError, FieldError, InvalidInput, NotFound
-from chatlab.history import Prompt, PromptBuilder, PromptInput, Recall, lines_of, stored_messages
+from chatlab.errors import ChatlabError, FieldError, InvalidInput, NotFound, check_text
+from chatlab.history import Prompt, PromptBuilder, PromptInput, Recall, stored_messages
 from chatlab.jobs import Job, Jobs
 from chatlab.library import UNDO_SECONDS, ChatLibrary
 from chatlab.messages import (
@@ -43,9 +43,9 @@ from chatlab.messages import (
     TurnStatus,
     path_to,
 )
-from chatlab.notekeeper import NoteKeeper
+from chatlab.notekeeper import Ended, NoteKeeper
 from chatlab.partials import PartialTexts
-from chatlab.preparation import Ended, Preparation
+from chatlab.preparation import Preparation
 from chatlab.problems import INTERRUPTED, problem_of
 from chatlab.progress import Progress
 from chatlab.store import Store
@@ -53,8 +53,6 @@ from chatlab.store.recent import Conversation
 from chatlab.telemetry import Metrics
 from chatlab.titles import TitleWriter
 
-MAX_NOTE_CHARS = 20_000
-MAX_LOST = 20  # times that another change of a note was first
 NEWEST = "\x00newest"  # no id of a turn: the API refuses NUL
 
 log = structlog.get_logger(__name__)
@@ -131,8 +129,8 @@ class ChatService(ChatLibrary):
         notes: NotesMode = "auto",
     ) -> None:
         prompts = PromptBuilder(engine, recall)
-        keeper = NoteKeeper(prompts, engine, store, clock, new_id, notes)
-        preparation = Preparation(prompts, engine, recall, keeper, store, jobs, metrics)
+        self._notes = NoteKeeper(prompts, engine, store, clock, new_id, notes)
+        preparation = Preparation(prompts, engine, recall, self._notes, store, jobs, metrics)
         super().__init__(store, jobs, metrics, clock, new_id, undo_seconds, preparation.forget)
         self._engine = engine
         self._prompts = prompts
@@ -173,7 +171,7 @@ class ChatService(ChatLibrary):
         """
         # 1. Admission.
         started_at = time.perf_counter()
-        _check_text("userMessage", request.user_message, self._max_message_chars)
+        check_text("userMessage", request.user_message, self._max_message_chars)
         await self._store.conversation(user_id, chat_id)
         job = self._jobs.reserve(user_id, chat_id, self._new_id())
         try:
@@ -349,57 +347,19 @@ class ChatService(ChatLibrary):
 
     async def notes(self, user_id: str, chat_id: str) -> tuple[Note, ...]:
         """A chat's notes, on whatever branch, oldest first."""
-        known = await self._store.conversation(user_id, chat_id)
-        return tuple(note for note in known.notes if note.kind != "deleted")
+        return await self._notes.of_chat(user_id, chat_id)
 
     async def note(self, user_id: str, chat_id: str, note_id: str) -> Note:
-        """A note.
-
-        Raises:
-            NotFound: No such note; notes that were merged are gone.
-        """
-        for note in await self.notes(user_id, chat_id):
-            if note.note_id == note_id:
-                return note
-        raise NotFound("note", note_id)
+        """A note; those that were merged are gone."""
+        return await self._notes.find(user_id, chat_id, note_id)
 
     async def edit_note(self, user_id: str, chat_id: str, note_id: str, text: str) -> Note:
-        """Let a note say what a person wants it to say; from then on nothing but a person changes it.
-
-        Raises:
-            NotFound: No such note.
-            InvalidInput: The text is empty, too long, or cannot be stored.
-        """
-        _check_text("text", text, MAX_NOTE_CHARS)
-        lines = {(line.role, line.text) for line in lines_of(text)}
-
-        def edited(note: Note) -> Note:
-            kept = tuple(each for each in note.statements if (each.role, each.text) in lines)
-            tokens = self._prompts.stretches.note_tokens(text)
-            return replace(note, text=text, statements=kept, kind="edited", tokens_after=tokens)
-
-        return await self._change_note(user_id, chat_id, note_id, edited)
+        """Let a note say what a person wants it to say; from then on nothing but a person changes it."""
+        return await self._notes.edit(user_id, chat_id, note_id, text)
 
     async def delete_note(self, user_id: str, chat_id: str, note_id: str) -> None:
-        """Empty a note for good: nothing stands for its turns, and no other note of them is written.
-
-        Raises:
-            NotFound: No such note.
-        """
-        await self._change_note(
-            user_id,
-            chat_id,
-            note_id,
-            lambda note: replace(note, text="", statements=(), kind="deleted", tokens_after=0),
-        )
-
-    async def _change_note(self, user_id: str, chat_id: str, note_id: str, change: Callable[[Note], Note]) -> Note:
-        for _ in range(MAX_LOST):  # others may be first
-            known = await self.note(user_id, chat_id, note_id)
-            changed = replace(change(known), updated_at=self._clock(), revision=known.revision + 1)
-            if await self._store.commit_note(changed, [known]):
-                return changed
-        raise NotFound("note", note_id)
+        """Empty a note for good: nothing stands for its turns, and no other note of them is written."""
+        await self._notes.delete(user_id, chat_id, note_id)
 
     def _as_of_now(self, turn: Turn) -> Turn:
         """A running turn with its text so far, which the store only follows."""
@@ -408,19 +368,6 @@ class ChatService(ChatLibrary):
         if isinstance(end := job.log.end, DoneEvent | ErrorEvent):  # ended, but its end could not be stored
             return end.turn
         return replace(turn, assistant_message=job.log.text, status="running" if job.log.text else turn.status)
-
-
-def _check_text(field: str, text: str, max_chars: int) -> None:
-    """Raise InvalidInput for a text that cannot be stored or answered, whichever way it came."""
-    wrong = ""
-    if not text.strip():
-        wrong = "must not be empty"
-    elif len(text) > max_chars:
-        wrong = f"has {len(text)} characters of at most {max_chars}"
-    elif "\x00" in text or not text.isprintable() and any("\ud800" <= c <= "\udfff" for c in text):
-        wrong = "must be text without NUL characters and lone surrogates"
-    if wrong:
-        raise InvalidInput(FieldError(field, wrong))
 
 
 def _path(known: Conversation, request: TurnRequest) -> tuple[Turn, ...]:

@@ -93,3 +93,16 @@ class ModelUnavailable(ConfigError):
 
 class DataDirHeld(ConfigError):
     """The data dir is open already; the message names the process."""
+
+
+def check_text(field: str, text: str, max_chars: int) -> None:
+    """Raise InvalidInput for a text that cannot be stored or answered, whichever way it came."""
+    wrong = ""
+    if not text.strip():
+        wrong = "must not be empty"
+    elif len(text) > max_chars:
+        wrong = f"has {len(text)} characters of at most {max_chars}"
+    elif "\x00" in text or not text.isprintable() and any("\ud800" <= c <= "\udfff" for c in text):
+        wrong = "must be text without NUL characters and lone surrogates"
+    if wrong:
+        raise InvalidInput(FieldError(field, wrong))

@@ -156,6 +156,10 @@ class PromptProvenance:
     dropped_turn_ids: tuple[str, ...] = ()
     fault: str | None = None
 
+    def turn_ids_in(self, kind: PartKind) -> tuple[str, ...]:
+        """The turns that parts of a kind are made from or stand for."""
+        return tuple(turn_id for part in self.parts if part.kind == kind for turn_id in part.turn_ids)
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:

@@ -7,38 +7,49 @@ is stored if everything is still as it was when it was begun, and not at all oth
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
 
-from chatlab.aside import answer_aside, nobody_is_answered
 from chatlab.capability import measure
 from chatlab.clock import Clock
-from chatlab.engines.base import Engine, GenerationRequest
-from chatlab.history import Piece, PromptBuilder, PromptInput, chain, draft, note_of, text_of
-from chatlab.history.abstract import flaw, instruction
+from chatlab.engines.base import Engine
+from chatlab.errors import NotFound, check_text
+from chatlab.history import Piece, PromptBuilder, PromptInput, chain, draft, lines_of, note_of, text_of
 from chatlab.history.note_writer import PROMPT_VERSION, SUMMARY_SHARE
 from chatlab.history.notes import MIN_TOKENS
 from chatlab.messages import HistoryChoice, Note, NotesMode, SamplingParams, Turn
 from chatlab.store import Store
+from chatlab.summarizer import summarize
 
+MAX_LOST_CHANGES = 20  # times that others were first, when a person changes a note
 MAX_LOST = 3  # times that others were first, until the next turn is waited for
+MAX_NOTE_CHARS = 20_000
+MAX_ASKED = 1_000  # that are remembered
 SUMMARY_SECONDS = 300.0  # from asking to the end, waiting for others included
-TOKENS_PER_WORD = 1.5
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
-    """Which prompt notes are written for."""
+class Ended:
+    """A turn that has ended, and how its prompt was made."""
 
+    turn: Turn
     given: PromptInput
     choice: HistoryChoice
     params: SamplingParams
-    user_id: str
-    chat_id: str
+
+    @property
+    def after(self) -> PromptInput:
+        """What the next prompt is made from, but for its question."""
+        return replace(self.given, path=(*self.given.path, self.turn))
+
+    def noted(self, notes: Sequence[Note]) -> "Ended":
+        """With the chat's notes as they are now."""
+        return replace(self, given=replace(self.given, notes=notes))
 
 
 class NoteKeeper:
@@ -68,41 +79,35 @@ class NoteKeeper:
         self._clock = clock
         self._new_id = new_id
         self._mode: NotesMode = mode
-        self._asked: set[str] = set()  # notes for which the model was asked
+        self._asked: deque[str] = deque(maxlen=MAX_ASKED)  # notes for which the model was asked
         self._measuring = asyncio.Lock()  # guards the gate: it is measured once
         self._passed: bool | None = None
 
-    async def keep(self, for_prompt: Noted) -> tuple[Note, ...]:
+    async def keep(self, ended: Ended) -> Ended:
         """Write the notes that are due.
 
         Returns:
-            The chat's notes.
+            The turn with the chat's notes.
 
         Raises:
             NotFound: The chat is gone.
             InvalidInput: No prompt can be built, so none is due.
         """
         lost = 0
-        given = await self._now(for_prompt)
+        ended = await self._now(ended)
         while lost < MAX_LOST:
-            piece = await self._prompts.due(given, for_prompt.choice, for_prompt.params)
+            piece = await self._prompts.due(ended.after, ended.choice, ended.params)
             if piece is None:
                 break
             content = await asyncio.to_thread(draft, piece, self._prompts.stretches)
-            note = note_of(
-                piece,
-                content,
-                self._new_id(),
-                for_prompt.chat_id,
-                for_prompt.user_id,
-                self._engine.facts.model,
-                self._clock(),
-            )
+            chat_id, user_id = ended.turn.chat_id, ended.turn.user_id
+            model = self._engine.facts.model
+            note = note_of(piece, content, self._new_id(), chat_id, user_id, model, self._clock())
             lost += not await self._store.commit_note(note, piece.instead_of)
-            given = await self._now(for_prompt)
-        return tuple(given.notes)
+            ended = await self._now(ended)
+        return ended
 
-    async def improve(self, for_prompt: Noted) -> bool:
+    async def improve(self, ended: Ended) -> bool:
         """Let the model write where no prompt carries a note yet; returns at once where it may not.
 
         Returns:
@@ -114,30 +119,86 @@ class NoteKeeper:
         if self._mode == "ledger" or self._passed is False or not self._engine.facts.writes_titles:
             return False
         changed = False
-        while (found := await self._next_to_improve(for_prompt)) is not None:
+        while (found := await self._next_to_improve(ended)) is not None:
             if not await self._may_write():
                 break
             note, turns = found
             changed |= await self._rewritten(note, turns)
-            self._asked.add(note.note_id)
+            self._asked.append(note.note_id)
         return changed
 
-    async def _now(self, for_prompt: Noted) -> PromptInput:
-        known = await self._store.conversation(for_prompt.user_id, for_prompt.chat_id)
-        return replace(for_prompt.given, notes=known.notes)
+    # What a person does with notes
 
-    async def _next_to_improve(self, for_prompt: Noted) -> tuple[Note, list[Turn]] | None:
+    async def of_chat(self, user_id: str, chat_id: str) -> tuple[Note, ...]:
+        """A chat's notes, on whatever branch, oldest first."""
+        known = await self._store.conversation(user_id, chat_id)
+        return tuple(note for note in known.notes if note.kind != "deleted")
+
+    async def find(self, user_id: str, chat_id: str, note_id: str) -> Note:
+        """A note.
+
+        Raises:
+            NotFound: No such note; notes that were merged are gone.
+        """
+        for note in await self.of_chat(user_id, chat_id):
+            if note.note_id == note_id:
+                return note
+        raise NotFound("note", note_id)
+
+    async def edit(self, user_id: str, chat_id: str, note_id: str, text: str) -> Note:
+        """Let a note say what a person wants it to say; from then on nothing but a person changes it.
+
+        Raises:
+            NotFound: No such note.
+            InvalidInput: The text is empty, too long, or cannot be stored.
+        """
+        check_text("text", text, MAX_NOTE_CHARS)
+        lines = {(line.role, line.text) for line in lines_of(text)}
+
+        def edited(note: Note) -> Note:
+            kept = tuple(each for each in note.statements if (each.role, each.text) in lines)
+            tokens = self._prompts.stretches.note_tokens(text)
+            return replace(note, text=text, statements=kept, kind="edited", tokens_after=tokens)
+
+        return await self._change(user_id, chat_id, note_id, edited)
+
+    async def delete(self, user_id: str, chat_id: str, note_id: str) -> None:
+        """Empty a note for good: nothing stands for its turns, and no other note of them is written.
+
+        Raises:
+            NotFound: No such note.
+        """
+        await self._change(
+            user_id,
+            chat_id,
+            note_id,
+            lambda note: replace(note, text="", statements=(), kind="deleted", tokens_after=0),
+        )
+
+    async def _change(self, user_id: str, chat_id: str, note_id: str, change: Callable[[Note], Note]) -> Note:
+        for _ in range(MAX_LOST_CHANGES):  # others may be first
+            known = await self.find(user_id, chat_id, note_id)
+            changed = replace(change(known), updated_at=self._clock(), revision=known.revision + 1)
+            if await self._store.commit_note(changed, [known]):
+                return changed
+        raise NotFound("note", note_id)
+
+    # What has to be known for it
+
+    async def _now(self, ended: Ended) -> Ended:
+        known = await self._store.conversation(ended.turn.user_id, ended.turn.chat_id)
+        return ended.noted(known.notes)
+
+    async def _next_to_improve(self, ended: Ended) -> tuple[Note, list[Turn]] | None:
         """A note for which the model was not asked and that no prompt has carried, with its turns."""
-        given = await self._now(for_prompt)
+        given = (await self._now(ended)).after
         newest_at = max(turn.created_at for turn in given.path)
         answered = [turn for turn in given.path if turn.assistant_message]
         seen = {
             turn_id
             for turn in answered
             if turn.provenance.prompt is not None
-            for part in turn.provenance.prompt.parts
-            if part.kind == "summary"
-            for turn_id in part.turn_ids
+            for turn_id in turn.provenance.prompt.turn_ids_in("summary")
         }
         for link in chain(given.notes, answered):
             note = link.note
@@ -151,24 +212,20 @@ class NoteKeeper:
         begun = time.perf_counter()
         room = max(note.tokens_after, MIN_TOKENS)  # no more than it has, or old ones would be merged for it
         most = int(SUMMARY_SHARE * room)
-        params = SamplingParams(temperature=0.0, max_new_tokens=2 * most)
-        request = GenerationRequest(
-            instruction(turns, int(most / TOKENS_PER_WORD), self._engine.facts), params, note.user_id
-        )
         try:
             async with asyncio.timeout(SUMMARY_SECONDS):
-                answer = await answer_aside(self._engine, request, nobody_is_answered)
+                summary = await summarize(self._engine, turns, most, note.user_id)
         except TimeoutError:
             log.info("no time for a summary", chat_id=note.chat_id)
             return False
-        wrong = flaw(answer.text, answer.reason, turns)
-        if wrong is None and self._prompts.stretches.note_tokens(text_of(answer.text, ())) > room:
+        wrong = summary.flaw
+        if wrong is None and self._prompts.stretches.note_tokens(text_of(summary.text, ())) > room:
             wrong = "longer than the note"
         if wrong is not None:
             log.info("a summary was not used", chat_id=note.chat_id, reason=wrong)
             return False
         piece = Piece(tuple(turns), note.tokens_before, room)
-        content = await asyncio.to_thread(draft, piece, self._prompts.stretches, answer.text)
+        content = await asyncio.to_thread(draft, piece, self._prompts.stretches, summary.text)
         better = replace(
             note,
             text=content.text,

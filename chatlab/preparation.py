@@ -4,40 +4,19 @@ Nobody waits for it and nothing depends on it: what fails is counted, and done w
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
 
 import structlog
 
 from chatlab.engines.base import Engine, GenerationRequest
 from chatlab.errors import InvalidInput, ModelUnavailable, NotFound, VectorsUnavailable
-from chatlab.history import NOTING, PromptBuilder, PromptInput, Recall, recalls
+from chatlab.history import NOTING, PromptBuilder, Recall, recalls
 from chatlab.jobs import Jobs
-from chatlab.messages import HistoryChoice, Note, SamplingParams, Turn
-from chatlab.notekeeper import Noted, NoteKeeper
+from chatlab.notekeeper import Ended, NoteKeeper
 from chatlab.store import Store
 from chatlab.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A turn that has ended, and how its prompt was made."""
-
-    turn: Turn
-    given: PromptInput
-    choice: HistoryChoice
-    params: SamplingParams
-
-    @property
-    def after(self) -> PromptInput:
-        """What the next prompt is made from, but for its question."""
-        return replace(self.given, path=(*self.given.path, self.turn))
-
-    def noted(self, notes: Sequence[Note]) -> "Ended":
-        """With the chat's notes as they are now."""
-        return replace(self, given=replace(self.given, notes=notes))
 
 
 class Preparation:
@@ -148,7 +127,7 @@ class Preparation:
     async def _noted(self, ended: Ended) -> Ended:
         """Write the notes that are due."""
         try:
-            return ended.noted(await self._notes.keep(_for_prompt(ended)))
+            return await self._notes.keep(ended)
         except (InvalidInput, NotFound):  # the next question will be told
             return ended
         except Exception:
@@ -168,7 +147,7 @@ class Preparation:
     async def _improve_notes(self, ended: Ended) -> None:
         """Let the model write, where it may; what it changes is in the next prompt."""
         try:
-            changed = await self._notes.improve(_for_prompt(ended))
+            changed = await self._notes.improve(ended)
         except NotFound:
             return
         except Exception:
@@ -202,8 +181,3 @@ class Preparation:
     def _fault(self, what: str, chat_id: str, error: Exception) -> None:
         self._metrics.fault("recall")
         log.warning(what, chat_id=chat_id, reason=str(error))
-
-
-def _for_prompt(ended: Ended) -> Noted:
-    turn = ended.turn
-    return Noted(ended.after, ended.choice, ended.params, turn.user_id, turn.chat_id)

@@ -97,7 +97,7 @@ def kinds(turn: Turn) -> list[str]:
 def noted(turn: Turn) -> list[str]:
     """The turns that notes stand for."""
     assert turn.provenance.prompt is not None
-    return [turn_id for part in turn.provenance.prompt.parts if part.kind == "summary" for turn_id in part.turn_ids]
+    return [*turn.provenance.prompt.turn_ids_in("summary")]
 
 
 # Which notes count

@@ -10,18 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from chatlab.aside import answer_aside
-from chatlab.engines.base import Engine, GenerationRequest
+from chatlab.engines.base import Engine
 from chatlab.evaluation import bootstrap
 from chatlab.evaluation.bootstrap import Estimate
 from chatlab.evaluation.dialogues import USER_ID, Dialogue
 from chatlab.evaluation.facts import SegmentNotes, as_json
 from chatlab.evaluation.metrics import rouge_1
-from chatlab.history.abstract import flaw, instruction
 from chatlab.history.note_writer import SUMMARY_SHARE
 from chatlab.history.notes import VOICE
-from chatlab.messages import SamplingParams, Turn
-from chatlab.notekeeper import TOKENS_PER_WORD
+from chatlab.messages import Turn
+from chatlab.summarizer import summarize
 
 LEAD = 3  # utterances
 
@@ -123,8 +121,8 @@ async def score_summaries(
         first = [each.content for each in dialogue.utterances][:LEAD]
         model, sound = None, False
         if engine is not None and i in drawn:
-            text, sound = await _written(engine, covered, int(SUMMARY_SHARE * writer.piece(covered).room))
-            model = rouge_1(text, human)
+            summary = await summarize(engine, covered, int(SUMMARY_SHARE * writer.piece(covered).room), USER_ID)
+            model, sound = rouge_1(summary.text, human), summary.flaw is None
         ledger = rouge_1("\n".join(each.text for each in note.statements), human)
         scored.append(Scored(dialogue.sample_id, ledger, rouge_1("\n".join(first), human), model, sound))
     return SummaryReport(tuple(scored), seed)
@@ -134,11 +132,3 @@ def _covered(dialogue: Dialogue) -> Sequence[Turn]:
     """The turns that people wrote of; who summed up a whole talk has seen its last turn, which the notes leave out."""
     whole = dialogue.notes_turn >= len(dialogue.turns) - 1
     return dialogue.turns if whole else dialogue.turns[: dialogue.notes_turn]
-
-
-async def _written(engine: Engine, turns: Sequence[Turn], tokens: int) -> tuple[str, bool]:
-    """What the model writes of turns, asked as the product asks it, and whether it is sound."""
-    params = SamplingParams(temperature=0.0, max_new_tokens=2 * tokens)
-    asked = instruction(turns, int(tokens / TOKENS_PER_WORD), engine.facts)
-    answer = await answer_aside(engine, GenerationRequest(asked, params, USER_ID))
-    return answer.text, flaw(answer.text, answer.reason, turns) is None

@@ -341,7 +341,7 @@ def _kept_before(path: Sequence[Turn], answered: Sequence[Turn], strategy: Strat
         if (seen := turn.provenance.prompt) is not None:
             if (seen.strategy, seen.budget_tokens) != (strategy, budget):
                 return None
-            first = next((part.turn_ids[0] for part in seen.parts if part.kind == "verbatim"), turn.turn_id)
+            first = next(iter(seen.turn_ids_in("verbatim")), turn.turn_id)
             return next((place for place, each in enumerate(answered) if each.turn_id == first), None)
     return None
 
@@ -352,7 +352,7 @@ def _noted_before(path: Sequence[Turn], links: Sequence[Link], strategy: Strateg
         if (seen := turn.provenance.prompt) is not None:
             if (seen.strategy, seen.budget_tokens) != (strategy, budget):
                 return 0
-            noted = {turn_id for part in seen.parts if part.kind == "summary" for turn_id in part.turn_ids}
+            noted = set(seen.turn_ids_in("summary"))
             there = [i for i, link in enumerate(links, 1) if noted.issuperset(link.note.turn_ids)]
             return max(there, default=0)
     return 0

@@ -40,8 +40,7 @@ def notes_html(notes: Sequence[Note], branch: Branch) -> str:
 def noted_turns(turn: Turn) -> set[str]:
     """The ids of the turns that notes stood for in a turn's prompt."""
     prompt = turn.provenance.prompt
-    parts = prompt.parts if prompt is not None else ()
-    return {turn_id for part in parts if part.kind == "summary" for turn_id in part.turn_ids}
+    return set(prompt.turn_ids_in("summary")) if prompt is not None else set()
 
 
 def _item(note: Note, places: Mapping[str, int], newest: Turn, read_only: bool) -> str:
