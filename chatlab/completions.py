@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from chatlab.clock import Clock
 from chatlab.engines.base import Chunk, Engine, GenerationRequest, answer_limit, check_room
 from chatlab.errors import EngineError, FieldError, InvalidInput
-from chatlab.history import PromptBuilder, PromptInput, Recall, UnstoredNotes
+from chatlab.history import Judge, NoteWriter, PromptBuilder, PromptInput, Recall, UnstoredNotes
 from chatlab.history.inert import make_inert
 from chatlab.jobs import Jobs
 from chatlab.messages import UNKNOWN_TIME, HistoryChoice, Message, PromptProvenance, SamplingParams, Turn
@@ -35,7 +35,8 @@ class CompletionService:
         self._jobs = jobs
         self._engine = engine
         self._prompts = PromptBuilder(engine, recall)
-        self._notes = UnstoredNotes(self._prompts, engine.facts.model)
+        # Nobody waits for an embedder: the rules alone judge what is noted.
+        self._notes = UnstoredNotes(self._prompts, NoteWriter(self._prompts.stretches, Judge()), engine.facts.model)
         self._clock = clock
 
     async def prepare(

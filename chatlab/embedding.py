@@ -65,6 +65,11 @@ class Embedder:
         """
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._embed, list(texts))
 
+    @property
+    def loaded(self) -> bool:
+        """Whether texts are embedded at once."""
+        return self._model is not None
+
     def preload(self) -> None:
         """Load the model now, beside everything else; whether that works, the first text will tell."""
         self._thread.submit(self._loaded)

@@ -17,7 +17,7 @@ from chatlab.capability import measure
 from chatlab.clock import Clock
 from chatlab.engines.base import Engine
 from chatlab.errors import NotFound, check_text
-from chatlab.history import Piece, PromptBuilder, PromptInput, chain, draft, lines_of, note_of, text_of
+from chatlab.history import Piece, PromptBuilder, PromptInput, chain, lines_of, note_of, text_of
 from chatlab.history.note_writer import PROMPT_VERSION, SUMMARY_SHARE
 from chatlab.history.notes import MIN_TOKENS
 from chatlab.messages import HistoryChoice, Note, NotesMode, SamplingParams, Turn
@@ -56,7 +56,7 @@ class NoteKeeper:
     """The notes of all chats.
 
     Args:
-        prompts: The builder of prompts, which says what is due.
+        prompts: The builder of prompts, which says what is due and writes it.
         engine: Its engine.
         store: Of chats and their notes.
         clock: Later than everything stored.
@@ -93,13 +93,14 @@ class NoteKeeper:
             NotFound: The chat is gone.
             InvalidInput: No prompt can be built, so none is due.
         """
+        self._prompts.writer.judge.prepare()
         lost = 0
         ended = await self._now(ended)
         while lost < MAX_LOST:
             piece = await self._prompts.due(ended.after, ended.choice, ended.params)
             if piece is None:
                 break
-            content = await asyncio.to_thread(draft, piece, self._prompts.stretches)
+            content = await self._prompts.writer.draft(piece)
             chat_id, user_id = ended.turn.chat_id, ended.turn.user_id
             model = self._engine.facts.model
             note = note_of(piece, content, self._new_id(), chat_id, user_id, model, self._clock())
@@ -122,9 +123,8 @@ class NoteKeeper:
         while (found := await self._next_to_improve(ended)) is not None:
             if not await self._may_write():
                 break
-            note, turns = found
-            changed |= await self._rewritten(note, turns)
-            self._asked.append(note.note_id)
+            changed |= await self._rewritten(*found)
+            self._asked.append(found[0].note_id)
         return changed
 
     # What a person does with notes
@@ -157,7 +157,7 @@ class NoteKeeper:
 
         def edited(note: Note) -> Note:
             kept = tuple(each for each in note.statements if (each.role, each.text) in lines)
-            tokens = self._prompts.stretches.note_tokens(text)
+            tokens = self._prompts.stretches.note_tokens(text, first=True)
             return replace(note, text=text, statements=kept, kind="edited", tokens_after=tokens)
 
         return await self._change(user_id, chat_id, note_id, edited)
@@ -189,8 +189,8 @@ class NoteKeeper:
         known = await self._store.conversation(ended.turn.user_id, ended.turn.chat_id)
         return ended.noted(known.notes)
 
-    async def _next_to_improve(self, ended: Ended) -> tuple[Note, list[Turn]] | None:
-        """A note for which the model was not asked and that no prompt has carried, with its turns."""
+    async def _next_to_improve(self, ended: Ended) -> tuple[Note, Piece] | None:
+        """A note for which the model was not asked and that no prompt has carried, and how to write it anew."""
         given = (await self._now(ended)).after
         newest_at = max(turn.created_at for turn in given.path)
         answered = [turn for turn in given.path if turn.assistant_message]
@@ -200,32 +200,33 @@ class NoteKeeper:
             if turn.provenance.prompt is not None
             for turn_id in turn.provenance.prompt.turn_ids_in("summary")
         }
-        for link in chain(given.notes, answered):
+        links = chain(given.notes, answered)
+        for i, link in enumerate(links):
             note = link.note
             carried = note.created_at < newest_at and not seen.isdisjoint(note.turn_ids)
             if note.kind == "ledger" and note.note_id not in self._asked and not carried:
-                return note, answered[link.begin : link.end]
+                room = max(note.tokens_after, MIN_TOKENS)  # what it has, or old ones would be merged for it
+                before = tuple(each.note for each in links[:i])
+                return note, Piece(tuple(answered[link.begin : link.end]), note.tokens_before, room, before)
         return None
 
-    async def _rewritten(self, note: Note, turns: list[Turn]) -> bool:
+    async def _rewritten(self, note: Note, piece: Piece) -> bool:
         """Ask the model for a summary, and let it stand before the statements if it is sound."""
         begun = time.perf_counter()
-        room = max(note.tokens_after, MIN_TOKENS)  # no more than it has, or old ones would be merged for it
-        most = int(SUMMARY_SHARE * room)
+        most = int(SUMMARY_SHARE * piece.room)
         try:
             async with asyncio.timeout(SUMMARY_SECONDS):
-                summary = await summarize(self._engine, turns, most, note.user_id)
+                summary = await summarize(self._engine, piece.turns, most, note.user_id)
         except TimeoutError:
             log.info("no time for a summary", chat_id=note.chat_id)
             return False
         wrong = summary.flaw
-        if wrong is None and self._prompts.stretches.note_tokens(text_of(summary.text, ())) > room:
+        if wrong is None and self._prompts.stretches.note_tokens(text_of(summary.text, ()), piece.first) > piece.room:
             wrong = "longer than the note"
         if wrong is not None:
             log.info("a summary was not used", chat_id=note.chat_id, reason=wrong)
             return False
-        piece = Piece(tuple(turns), note.tokens_before, room)
-        content = await asyncio.to_thread(draft, piece, self._prompts.stretches, summary.text)
+        content = await self._prompts.writer.draft(piece, summary.text)
         better = replace(
             note,
             text=content.text,

@@ -1,7 +1,7 @@
 """`eval notes`: which facts outlive notes, which replaced values live on, ROUGE-1, the command."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,8 @@ from chatlab.evaluation.report import Cell, HistoryReport
 from chatlab.evaluation.side_by_side import SHOWN_MESSAGES, side_by_side
 from chatlab.evaluation.summaries import score_summaries
 from chatlab.evaluation.verdict import Verdict, conclusion, verdicts
-from chatlab.messages import Message, Turn
+from chatlab.history import Judge, NoteWriter
+from chatlab.messages import Message, Note, Turn
 from tests.conftest import ROOT, ScriptedEngine
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -29,7 +30,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 class Words:
     """Sizes of notes in words."""
 
-    def note_tokens(self, text: str) -> int:
+    def note_tokens(self, text: str, first: bool) -> int:
         return len(text.split())
 
     def line_tokens(self, text: str) -> int:
@@ -52,7 +53,7 @@ def one_each(turn: Turn) -> int:
 
 @pytest.fixture
 def writer() -> SegmentNotes:
-    return SegmentNotes(ScriptedEngine(), Words())
+    return SegmentNotes(ScriptedEngine(), NoteWriter(Words(), Judge()))
 
 
 def test_a_value_is_found_as_it_is() -> None:
@@ -84,7 +85,7 @@ def test_segments_end_once_they_are_full() -> None:
     assert segments(turns, one_each, 100) == []
 
 
-def test_what_survives(writer: SegmentNotes) -> None:
+async def test_what_survives(writer: SegmentNotes) -> None:
     asked = [
         Question(0, "Dog?", "rex", ("m0",), "name"),
         Question(1, "Never said?", "Bello", ("m0",), "name"),
@@ -94,7 +95,7 @@ def test_what_survives(writer: SegmentNotes) -> None:
         Question(5, "Car?", "blue", ("m4",), "possession"),
     ]
     made = chat("My dog is called Rex.", "What a day!", "Hm.", "The dog is asleep.", "My car is blue.", questions=asked)
-    found = survey([made], writer, segment_tokens=1, compactions=(1, 4, 6))
+    found = await survey([made], writer, segment_tokens=1, compactions=(1, 4, 6))
     assert found.left_out == 2, "not said as it is, or not cited"
     assert {(probe.key, probe.compactions): probe.kept for probe in found.probes} == {
         ("made:0", 1): True,
@@ -116,9 +117,9 @@ def chat_of_a_change(*between: str) -> Dialogue:
     return chat("I drive a Volvo.", *between, "I sold the Volvo and drive a Kia now.", questions=asked)
 
 
-def test_a_replaced_value_is_struck_or_stale(writer: SegmentNotes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_replaced_value_is_struck_or_stale(writer: SegmentNotes, monkeypatch: pytest.MonkeyPatch) -> None:
     made = chat_of_a_change()
-    found = survey([made], writer, segment_tokens=1, compactions=(1, 2))
+    found = await survey([made], writer, segment_tokens=1, compactions=(1, 2))
     assert [(probe.compactions, probe.old, probe.new) for probe in found.stale_probes] == [
         (1, False, True),  # the turn after the note says it
         (2, False, True),
@@ -127,7 +128,7 @@ def test_a_replaced_value_is_struck_or_stale(writer: SegmentNotes, monkeypatch: 
 
     # If nothing is struck, both are said; the message of the change may name the old one.
     monkeypatch.setattr(writer._replaced, "in_note", lambda *_: frozenset[object]())
-    found = survey([made], writer, segment_tokens=1, compactions=(1, 2))
+    found = await survey([made], writer, segment_tokens=1, compactions=(1, 2))
     assert [(probe.alone, probe.beside) for probe in found.stale_probes] == [(False, True), (False, True)]
     beside, alone = found.stale_beside(2), found.stale_alone(2)
     assert beside is not None
@@ -135,25 +136,25 @@ def test_a_replaced_value_is_struck_or_stale(writer: SegmentNotes, monkeypatch: 
     assert (beside.value, alone.value) == (1.0, 0.0)
 
 
-def test_an_old_value_without_the_new_one_is_stale(writer: SegmentNotes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_old_value_without_the_new_one_is_stale(writer: SegmentNotes, monkeypatch: pytest.MonkeyPatch) -> None:
     made = chat_of_a_change()
     monkeypatch.setattr(writer._replaced, "in_note", lambda *_: frozenset[object]())
     forgetful = writer.note
 
-    def note(turns: Sequence[Turn]) -> object:
+    def note(turns: Sequence[Turn], before: Sequence[Note]) -> Awaitable[object]:
         return forgetful(made.turns[:1] if turns[0] is made.turns[0] else chat("Hello.").turns)
 
     monkeypatch.setattr(writer, "note", note)
-    (probe,) = survey([made], writer, segment_tokens=1, compactions=(2,)).stale_probes
+    (probe,) = (await survey([made], writer, segment_tokens=1, compactions=(2,))).stale_probes
     assert (probe.alone, probe.beside) == (True, False)
 
 
-def test_a_report_as_json(writer: SegmentNotes) -> None:
-    shown = survey([chat_of_a_change()], writer, segment_tokens=1, compactions=(1, 2)).as_json()
+async def test_a_report_as_json(writer: SegmentNotes) -> None:
+    shown = (await survey([chat_of_a_change()], writer, segment_tokens=1, compactions=(1, 2))).as_json()
     assert shown["compactions"]["1"]["kept"] == {"value": 1.0, "interval": [1.0, 1.0], "n": 1}
     assert shown["compactions"]["2"]["kept_by_category"].keys() == {"update"}
     assert shown["compression"] > 0
-    empty = survey([], writer).as_json()
+    empty = (await survey([], writer)).as_json()
     assert empty["compactions"]["5"]["kept"] is None
     assert empty["compression"] is None
 
@@ -247,8 +248,8 @@ def cell(strategy: str, budget: int, nll: float, covered: float) -> Cell:
     return Cell(strategy, budget, coverage={"q0": covered, "q1": covered}, sections=sections)
 
 
-def test_verdicts_are_paired_at_equal_budgets(writer: SegmentNotes) -> None:
-    facts = survey([chat_of_a_change()], writer, segment_tokens=1, compactions=(1, 2))
+async def test_verdicts_are_paired_at_equal_budgets(writer: SegmentNotes) -> None:
+    facts = await survey([chat_of_a_change()], writer, segment_tokens=1, compactions=(1, 2))
     cells = [cell("truncate", 300, 20, 0.5), cell("summarize", 300, 10, 0.5), cell("summarize", 900, 10, 1.0)]
     (only,) = verdicts(HistoryReport(cells, {}, 0, "bm25"), facts)
     assert only.gain is not None

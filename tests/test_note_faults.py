@@ -123,7 +123,7 @@ async def test_compactions_while_everything_goes_wrong(
 ) -> None:
     enough = asyncio.Event()
     n_committed = 0
-    with wire(Settings(data_dir=tmp_path / "data", notes="model"), Unsound()) as parts:
+    with wire(Settings(data_dir=tmp_path / "data", notes="model", embedder="none"), Unsound()) as parts:
         commit, random = parts.store.commit_note, Random(1)
 
         async def faulty(note: Note, instead_of: Any = ()) -> bool:
@@ -176,7 +176,7 @@ async def client(parts, name):
         print(json.dumps([turn.turn_id, turn.user_message, turn.assistant_message]), flush=True)
 
 async def main():
-    with wire(Settings(data_dir=Path(sys.argv[1]), notes="ledger"), Words()) as parts:
+    with wire(Settings(data_dir=Path(sys.argv[1]), notes="ledger", embedder="none"), Words()) as parts:
         await asyncio.gather(*(client(parts, f"{sys.argv[2]}-{n}") for n in range(4)))
 
 asyncio.run(main())

@@ -64,8 +64,11 @@ def note(turns: Sequence[Turn], text: str = "user: I row.", note_id: str = "n", 
 
 
 @asynccontextmanager
-async def running(tmp_path: Path, engine: Engine, notes: NotesMode = "ledger") -> AsyncGenerator[Parts]:
-    with wire(Settings(data_dir=tmp_path / "data", notes=notes), engine) as parts:
+async def running(
+    tmp_path: Path, engine: Engine, notes: NotesMode = "ledger", embedder: str = "none"
+) -> AsyncGenerator[Parts]:
+    """Without an embedder, statements are judged by rules alone."""
+    with wire(Settings(data_dir=tmp_path / "data", notes=notes, embedder=embedder), engine) as parts:
         yield parts
         await parts.jobs.close()
 
@@ -208,6 +211,28 @@ async def test_originals_are_untouched_and_everything_is_there_after_a_restart(t
         assert rows == [(0,)]
 
 
+async def test_the_embedder_judges_once_it_is_loaded(tmp_path: Path) -> None:
+    async with running(tmp_path, Words(), embedder="auto") as parts:
+        chat = await chat_of(parts.chats)
+        await asked(parts.chats, chat, "Hello.")
+        async with asyncio.timeout(60):
+            while not parts.embedder.loaded:  # from the first turn on
+                await asyncio.sleep(0.05)
+        await told(parts.chats, chat)
+        assert "lives in Porto" in str([note.text for note in await parts.chats.notes("u", chat.chat_id)])
+
+
+def test_small_notes_are_merged_by_the_run() -> None:
+    """Two of them would make no smaller one, so it takes more; else each turn would get a note of its own."""
+    path = [turn(i, f"I like number {i}.") for i in range(30)]
+    links = [Link(note([path[i]], f"user: I like number {i}."), i, i + 1) for i in range(29)]
+    piece = due(NOTING["summarize"], links, path, lambda place: 16, lambda link: 14, 300)
+    assert piece is not None
+    assert len(piece.instead_of) == 5, "5 x 14 > 64"
+    assert piece.room == 64
+    assert piece.turns == tuple(path[:5])
+
+
 async def test_another_branch_has_notes_of_its_own(tmp_path: Path) -> None:
     async with running(tmp_path, Words()) as parts:
         chat = await chat_of(parts.chats)
@@ -244,14 +269,14 @@ async def test_what_a_later_turn_replaces_is_not_said_any_more(tmp_path: Path) -
     async with running(tmp_path, Words()) as parts:
         chat = await chat_of(parts.chats)
         turns = await told(parts.chats, chat)
-        assert "4711" in str((await parts.chats.prompt("u", chat.chat_id, turns[-1].turn_id)).messages)
-        await asked(parts.chats, chat, "The locker at the pool has the code 9042 now, not the old one.")
-        last = await asked(parts.chats, chat, "Which code?")
+        assert "2,400" in str((await parts.chats.prompt("u", chat.chat_id, turns[-1].turn_id)).messages)
+        await asked(parts.chats, chat, "Our budget for the trip is 3,100 euros now.")
+        last = await asked(parts.chats, chat, "How much is it?")
         shown = str((await parts.chats.prompt("u", chat.chat_id, last.turn_id)).messages)
-        assert "9042" in shown
-        assert shown.count("4711") <= shown.count("number 10")  # word for word at most, where it was said
+        assert "3,100" in shown
+        assert shown.count("2,400") <= shown.count("number 38")  # word for word at most, where it was said
         back = await asked(parts.chats, chat, "And before?", parent_turn_id=turns[-1].turn_id)
-        assert "4711" in str((await parts.chats.prompt("u", chat.chat_id, back.turn_id)).messages), "on its own branch"
+        assert "2,400" in str((await parts.chats.prompt("u", chat.chat_id, back.turn_id)).messages), "on its own branch"
 
 
 def test_what_is_replaced_goes_by_words_not_by_ids() -> None:

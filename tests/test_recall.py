@@ -157,7 +157,7 @@ async def test_a_turn_is_embedded_once_and_unanswered_ones_not_at_all(recall: Re
     n = len(recall._vectors._waiting)
     assert n == sum(len(list(passages_of(turn))) for turn in turns())
     await recall.index("c", path)
-    again = Recall(recall._embedder, recall._vectors)
+    again = Recall(recall.embedder, recall._vectors)
     await again.index("c", path)
     assert len(recall._vectors._waiting) == n
 
@@ -210,7 +210,7 @@ async def test_an_embedder_that_does_not_answer_is_not_waited_for(
     async def embed(texts: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(recall._embedder, "embed", embed)
+    monkeypatch.setattr(recall.embedder, "embed", embed)
     with pytest.raises(ModelUnavailable, match="has not answered"):
         await recall.search("c", turns(), "What is my dog's name?")
 

@@ -127,7 +127,7 @@ async def measure(options: Options, settings: Settings) -> dict[str, Any]:
     with ExitStack() as opened:
         dump = None if options.dump is None else opened.enter_context(_writable(options.dump, "--dump"))
         recall = opened.enter_context(open_recall(settings))
-        builder = PromptBuilder(counting.engine, recall)
+        builder = PromptBuilder(counting.engine, recall, patient=True)
         report = await evaluate_history(
             dialogues,
             counting.engine,

@@ -11,16 +11,16 @@ the message that replaces it says of it tells the change, and does not count.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from chatlab.evaluation import bootstrap
 from chatlab.evaluation.bootstrap import Estimate
 from chatlab.evaluation.dialogues import USER_ID, Dialogue, Question
 from chatlab.evaluation.metrics import holds
-from chatlab.history import Piece, draft, note_of
+from chatlab.history import NoteWriter, Piece, note_of
 from chatlab.history.budget import Counter, TokenCounts
 from chatlab.history.inert import make_inert
-from chatlab.history.note_writer import NoteSizes
 from chatlab.history.notes import COMPRESSION, MIN_TOKENS
 from chatlab.history.replacements import Replacements
 from chatlab.messages import UNKNOWN_TIME, Note, Statement, Turn
@@ -36,14 +36,14 @@ class SegmentNotes:
 
     Args:
         counter: An engine.
-        sizes: The stretches of its builder of prompts.
+        writer: Of a builder of prompts for it.
         compression: Tokens of turns for a token of a note.
     """
 
-    def __init__(self, counter: Counter, sizes: NoteSizes, compression: float = COMPRESSION) -> None:
+    def __init__(self, counter: Counter, writer: NoteWriter, compression: float = COMPRESSION) -> None:
         self._facts = counter.facts
         self._tokens = TokenCounts(counter)
-        self._sizes = sizes
+        self._writer = writer
         self._compression = compression
         self._replaced = Replacements()
 
@@ -53,15 +53,15 @@ class SegmentNotes:
             turn.user_message, turn.assistant_message or "", lambda text: make_inert(text, self._facts)
         )
 
-    def piece(self, turns: Sequence[Turn]) -> Piece:
-        """Turns to be noted, and the room for their note."""
+    def piece(self, turns: Sequence[Turn], before: Sequence[Note] = ()) -> Piece:
+        """Turns to be noted, and the room for their note, which follows others."""
         tokens = sum(map(self.tokens, turns))
-        return Piece(tuple(turns), tokens, max(MIN_TOKENS, int(tokens / self._compression)))
+        return Piece(tuple(turns), tokens, max(MIN_TOKENS, int(tokens / self._compression)), tuple(before))
 
-    def note(self, turns: Sequence[Turn]) -> Note:
-        """The note of some turns."""
-        piece = self.piece(turns)
-        content = draft(piece, self._sizes)
+    async def note(self, turns: Sequence[Turn], before: Sequence[Note] = ()) -> Note:
+        """The note of some turns, which follows others."""
+        piece = self.piece(turns, before)
+        content = await self._writer.draft(piece)
         first, last = turns[0].turn_id, turns[-1].turn_id
         return note_of(piece, content, f"{first}-{last}", turns[0].chat_id, USER_ID, self._facts.model, UNKNOWN_TIME)
 
@@ -193,7 +193,7 @@ def as_json(estimate: Estimate | None) -> dict[str, Any] | None:
     return None if estimate is None else estimate.as_json()
 
 
-def survey(
+async def survey(
     dialogues: Sequence[Dialogue],
     writer: SegmentNotes,
     segment_tokens: int = SEGMENT_TOKENS,
@@ -218,7 +218,9 @@ def survey(
         left_out += len(dialogue.questions) - len(facts)
         turns = [turn for turn in dialogue.turns if turn.assistant_message]
         ends = segments(turns, writer.tokens, segment_tokens)
-        written = [writer.note(turns[begin:end]) for begin, end in zip([0, *ends], ends, strict=False)]
+        written: list[Note] = []
+        for begin, end in pairwise([0, *ends]):
+            written.append(await writer.note(turns[begin:end], written))
         notes += written
         for n in compactions:
             for last in range(n, len(ends) + 1, n):

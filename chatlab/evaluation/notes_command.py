@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from chatlab.errors import ConfigError
+from chatlab.history.notes import COMPRESSION
 from chatlab.settings import Settings, variable
 
-DEFAULT_COMPRESSION = 7.0
 DEFAULT_SEGMENT_TOKENS = 1_000
 
 
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `eval notes` takes."""
     parser.add_argument("--data", type=Path, required=True, help="file or folder of conversations")
     parser.add_argument(
-        "--compression", type=float, default=DEFAULT_COMPRESSION, help="tokens of turns for a token of a note"
+        "--compression", type=float, default=COMPRESSION, help="tokens of turns for a token of a note, at least"
     )
     parser.add_argument(
         "--segment-tokens", type=int, default=DEFAULT_SEGMENT_TOKENS, help="of the turns that become a note, about"
@@ -41,7 +41,7 @@ class Options:
     """
 
     data: Path
-    compression: float = DEFAULT_COMPRESSION
+    compression: float = COMPRESSION
     segment_tokens: int = DEFAULT_SEGMENT_TOKENS
     summaries: int = 0
     json: Path | None = None
@@ -105,9 +105,9 @@ async def measure(options: Options, settings: Settings) -> dict[str, Any]:
     engine = make_engine(settings) if options.summaries else None
     try:
         with open_recall(settings) as recall:
-            builder = PromptBuilder(counting.engine, recall)
-            writer = SegmentNotes(counting.engine, builder.stretches, options.compression)
-            facts = survey(dialogues, writer, options.segment_tokens, seed=options.seed)
+            builder = PromptBuilder(counting.engine, recall, patient=True)
+            writer = SegmentNotes(counting.engine, builder.writer, options.compression)
+            facts = await survey(dialogues, writer, options.segment_tokens, seed=options.seed)
             summaries = await score_summaries(dialogues, writer, engine, options.summaries, options.seed)
     finally:
         if engine is not None:

@@ -8,7 +8,7 @@ from typing import Protocol, cast, get_args
 from chatlab.errors import ConfigError, PromptTooLong
 from chatlab.evaluation.baselines import BM25Peer
 from chatlab.evaluation.dialogues import Dialogue
-from chatlab.history import Prompt, PromptInput, UnstoredNotes
+from chatlab.history import NoteWriter, Prompt, PromptInput, UnstoredNotes
 from chatlab.history.budget import Counter
 from chatlab.history.unstored import Due
 from chatlab.messages import HistoryChoice, Message, Note, PromptProvenance, SamplingParams, StrategyName, Turn
@@ -21,6 +21,8 @@ STRATEGIES: tuple[str, ...] = (*get_args(StrategyName), PEER)
 
 class Builder(Due, Protocol):
     """`chatlab.history.PromptBuilder`."""
+
+    writer: NoteWriter
 
     async def build(self, given: PromptInput, choice: HistoryChoice, params: SamplingParams) -> Prompt:
         """The prompt for a question."""
@@ -61,7 +63,7 @@ class PromptMaker:
     def __init__(self, counter: Counter, builder: Builder) -> None:
         self.counter = counter
         self._builder = builder
-        self._notes = UnstoredNotes(builder, counter.facts.model)
+        self._notes = UnstoredNotes(builder, builder.writer, counter.facts.model)
         self._noted: dict[tuple[str, str, int], tuple[int, Sequence[Note]]] = {}  # so far, and after how many turns
         self._note_seconds: dict[tuple[str, int], dict[str, float]] = {}  # by strategy and budget, by note
         self._peers: dict[tuple[str, int], BM25Peer] = {}

@@ -135,9 +135,9 @@ async def study(plan: Plan) -> Study:
     few = _longest(dialogues, plan.chats)
     strangers = _longest(dialogues, plan.chats + MORE_STRANGERS)
     with open_recall(settings) as recall:
-        builder = PromptBuilder(counting.engine, recall)
-        writer = SegmentNotes(counting.engine, builder.stretches, plan.compression)
-        facts = survey(dialogues, writer, plan.segment_tokens, seed=plan.seed)
+        builder = PromptBuilder(counting.engine, recall, patient=True)
+        writer = SegmentNotes(counting.engine, builder.writer, plan.compression)
+        facts = await survey(dialogues, writer, plan.segment_tokens, seed=plan.seed)
         history = await evaluate_history(
             few,
             counting.engine,

@@ -117,7 +117,7 @@ async def score_summaries(
     for i, dialogue in enumerate(noted):
         human = VOICE.sub("", "\n".join(dialogue.notes))
         covered = _covered(dialogue)
-        note = writer.note(covered)
+        note = await writer.note(covered)
         first = [each.content for each in dialogue.utterances][:LEAD]
         model, sound = None, False
         if engine is not None and i in drawn:

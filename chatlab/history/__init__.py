@@ -1,6 +1,7 @@
 """What the model sees of a conversation: the prompt, within a token budget, counted exactly."""
 
-from chatlab.history.note_writer import draft, note_of
+from chatlab.history.judge import Judge
+from chatlab.history.note_writer import NoteWriter, note_of
 from chatlab.history.notes import NOTING, Piece, chain, lines_of, text_of
 from chatlab.history.prompt import Prompt, PromptBuilder, PromptInput
 from chatlab.history.recall import Recall
@@ -10,6 +11,8 @@ from chatlab.history.unstored import UnstoredNotes
 
 __all__ = [
     "NOTING",
+    "Judge",
+    "NoteWriter",
     "Piece",
     "Prompt",
     "PromptBuilder",
@@ -17,7 +20,6 @@ __all__ = [
     "Recall",
     "UnstoredNotes",
     "chain",
-    "draft",
     "lines_of",
     "note_of",
     "recalls",

@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from chatlab.history.lexical import terms
-from chatlab.history.salience import likelihood
 from chatlab.history.sentences import clauses
 from chatlab.history.updates import Subject
 from chatlab.messages import Role, Statement, Turn
 
 NOVELTY = 0.7  # exponent of the share of a statement's words that no chosen one has
 BREVITY = 0.7  # exponent of its tokens
-FLOOR = 0.03  # what is less likely is not kept even where there is room
+FLOOR = 0.02  # what is less likely is not kept even where there is room
 
 ACKNOWLEDGED = re.compile(
     r"\b(?:noted|understood|got it|(?:make|made|taken?) (?:a )?note|good to know|(?:will|'ll) (?:remember|keep|bear)|"
@@ -39,7 +38,7 @@ class Said(Statement):
     context: frozenset[str] = frozenset()
 
 
-def statements(turn: Turn) -> Iterator[Statement]:
+def statements(turn: Turn) -> Iterator[Said]:
     """What a turn states, in order, the question's first."""
     answer = turn.assistant_message or ""
     acknowledged = "acknowledged" if ACKNOWLEDGED.search(answer) else None
@@ -55,17 +54,18 @@ def statements(turn: Turn) -> Iterator[Statement]:
             yield Said(turn.turn_id, role, clause.text, frozenset(filter(None, (around, marked, asked))))
 
 
-def choose(found: Sequence[Statement], room: int, size: Callable[[str], int]) -> tuple[Statement, ...]:
+def choose(
+    found: Sequence[Statement], likelihoods: Sequence[float], room: int, size: Callable[[str], int]
+) -> tuple[Statement, ...]:
     """The statements that say most in so many tokens, in order.
 
     Args:
         found: In the order in which they were said.
+        likelihoods: That each is worth remembering.
         room: In tokens.
         size: Tokens of a text.
     """
-    worth = [
-        likelihood(each.role, each.text, each.context if isinstance(each, Said) else frozenset()) for each in found
-    ]
+    worth = [*likelihoods]
     for old, new in _replacements(found, found):
         if old < new:
             worth[new], worth[old] = 1 - (1 - worth[new]) * (1 - worth[old]), 0.0
@@ -84,6 +84,11 @@ def choose(found: Sequence[Statement], room: int, size: Callable[[str], int]) ->
         covered |= words[best]
         room -= left[best]
     return tuple(found[place] for place in sorted(chosen))
+
+
+def replacing(older: Sequence[Statement], newer: Sequence[Statement]) -> frozenset[int]:
+    """The places of those of `newer` that replace a statement of `older`."""
+    return frozenset(new for _, new in _replacements(older, newer))
 
 
 def superseded(older: Sequence[Statement], newer: Sequence[Statement]) -> frozenset[Statement]:

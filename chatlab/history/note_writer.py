@@ -1,15 +1,22 @@
 """What a note says of some turns: statements of theirs, and a summary if there is one, within its room."""
 
+import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from chatlab.history.ledger import choose, statements
+import numpy as np
+from numpy.typing import NDArray
+
+from chatlab.history.judge import Judge
+from chatlab.history.ledger import choose, replacing, statements
 from chatlab.history.notes import Piece, source_hash, text_of
 from chatlab.messages import Note, Statement
 
 PROMPT_VERSION = 1  # of the rules by which statements are chosen, and of the instruction for a summary
+NEWS = 0.5  # that a statement which replaces another is worth remembering, whatever else speaks for it
 SUMMARY_SHARE = 0.5  # of a note's room, at most
 
 
@@ -26,8 +33,8 @@ class Draft:
 class NoteSizes(Protocol):
     """What measures notes: the stretches of a builder of prompts."""
 
-    def note_tokens(self, text: str) -> int:
-        """Of a note with this text."""
+    def note_tokens(self, text: str, first: bool) -> int:
+        """Of a note with this text, which may be the first of a prompt."""
         ...
 
     def line_tokens(self, text: str) -> int:
@@ -35,22 +42,48 @@ class NoteSizes(Protocol):
         ...
 
 
-def draft(piece: Piece, sizes: NoteSizes, summary: str = "") -> Draft:
-    """Write a note.
+class NoteWriter:
+    """Writes what notes say, as its `judge` sees it.
 
     Args:
-        piece: The turns and the room.
         sizes: What it takes.
-        summary: By a model; it comes first, the statements take what it leaves.
+        judge: Of what is worth it.
     """
-    begun = time.perf_counter()
-    found = [statement for turn in piece.turns for statement in statements(turn)]
-    taken = sizes.note_tokens(text_of(summary, ()) or "x")
-    chosen = choose(found, piece.room - taken, lambda text: max(1, sizes.line_tokens(text)))
-    while (tokens := sizes.note_tokens(text := text_of(summary, chosen))) > piece.room and chosen:
-        chosen = chosen[:-1]
-    chosen = tuple(Statement(each.turn_id, each.role, each.text) for each in chosen)
-    return Draft(text, chosen, tokens, (time.perf_counter() - begun) * 1e3)
+
+    def __init__(self, sizes: NoteSizes, judge: Judge) -> None:
+        self._sizes = sizes
+        self.judge = judge
+
+    async def draft(self, piece: Piece, summary: str = "") -> Draft:
+        """Write a note.
+
+        Args:
+            piece: The turns and the room.
+            summary: By a model; it comes first, the statements take what it leaves.
+        """
+        begun = time.perf_counter()
+        found = await asyncio.to_thread(lambda: [each for turn in piece.turns for each in statements(turn)])
+        likelihoods = await self.judge.likelihoods(found)
+        text, chosen, tokens = await asyncio.to_thread(self._chosen, piece, summary, found, likelihoods)
+        return Draft(text, chosen, tokens, (time.perf_counter() - begun) * 1e3)
+
+    def _chosen(
+        self, piece: Piece, summary: str, found: Sequence[Statement], likelihoods: NDArray[np.float64]
+    ) -> tuple[str, tuple[Statement, ...], int]:
+        """A note's text, statements and tokens."""
+        # What replaces something that was noted must be noted, too, or the old value would be left alone.
+        noted = [each for note in piece.before for each in note.statements]
+        news = [*replacing(noted, found)]
+        likelihoods[news] = 1 - (1 - NEWS) * (1 - likelihoods[news])
+        sizes = self._sizes
+        room = piece.room - sizes.note_tokens(text_of(summary, ()) or "x", piece.first)
+        while True:
+            chosen = choose(found, likelihoods.tolist(), room, lambda text: max(1, sizes.line_tokens(text)))
+            tokens = sizes.note_tokens(text := text_of(summary, chosen), piece.first)
+            if tokens <= piece.room or not chosen:
+                break
+            room -= tokens - piece.room  # lines together may take more than each by itself
+        return text, tuple(Statement(each.turn_id, each.role, each.text) for each in chosen), tokens
 
 
 def note_of(piece: Piece, content: Draft, note_id: str, chat_id: str, user_id: str, model: str, at: datetime) -> Note:

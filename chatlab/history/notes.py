@@ -13,12 +13,12 @@ import hashlib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import takewhile
 
 from chatlab.history.quotes import LINE_BREAKS, without_marks
 from chatlab.messages import Note, Role, Statement, StrategyName, Turn
 
-COMPRESSION = 7  # tokens of turns for a token of a note
+COMPRESSION = 6.8  # tokens of turns for a token of a note; 7 as it comes out, since the last statement rarely fits
 MIN_TOKENS = 64  # of a note, its marks included; less says nothing
 MAX_SHARE = 0.5  # of the room for turns, that a prompt gives to notes, whatever a person writes into them
 
@@ -68,13 +68,20 @@ class Piece:
         turns: Read from the originals.
         tokens: Of these, in a prompt.
         room: Most tokens of the note.
+        before: Notes of the turns before.
         instead_of: Notes that it replaces.
     """
 
     turns: tuple[Turn, ...]
     tokens: int
     room: int
+    before: tuple[Note, ...] = ()
     instead_of: tuple[Note, ...] = ()
+
+    @property
+    def first(self) -> bool:
+        """Whether its note is the first one of a prompt."""
+        return not self.before
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +142,7 @@ def due(
     links: Sequence[Link],
     turns: Sequence[Turn],
     size: Callable[[int], int],
-    note_size: Callable[[Note], int],
+    note_size: Callable[[Link], int],
     room: int,
 ) -> Piece | None:
     """What is to be noted next; None as long as all is well.
@@ -153,7 +160,7 @@ def due(
         most = min(max(most, MIN_TOKENS), int(MAX_SHARE * room))
     if most < MIN_TOKENS:
         return None
-    taken = sum(note_size(link.note) for link in links)
+    taken = sum(map(note_size, links))
     if taken > most and (merged := _merge(links, turns, size, note_size, most)) is not None:
         return merged
     begin = links[-1].end if links else 0
@@ -163,7 +170,8 @@ def due(
             tokens += size(end)
             end += 1
         if end > begin:
-            return Piece(tuple(turns[begin:end]), tokens, min(most, max(MIN_TOKENS, tokens // COMPRESSION)))
+            note_room = min(most, max(MIN_TOKENS, int(tokens / COMPRESSION)))
+            return Piece(tuple(turns[begin:end]), tokens, note_room, tuple(link.note for link in links))
     return None
 
 
@@ -171,27 +179,34 @@ def _merge(
     links: Sequence[Link],
     turns: Sequence[Turn],
     size: Callable[[int], int],
-    note_size: Callable[[Note], int],
+    note_size: Callable[[Link], int],
     most: int,
 ) -> Piece | None:
-    """The two notes that are written anew as one: neighbours that stand for the least, the oldest of these.
+    """The notes that are written anew as one: neighbours that stand for the least, the oldest of these.
 
-    A single note is written anew where it has too much by itself. What a person wrote or deleted is left alone.
+    Two, or as many as it takes to make one smaller note of them. A single note is written anew where it has too much
+    by itself. What a person wrote or deleted is left alone.
     """
 
     def piece(first: int, last: int, room: int) -> Piece:
         begin, end = links[first].begin, links[last].end
-        known = tuple(link.note for link in links[first : last + 1])
-        return Piece(tuple(turns[begin:end]), sum(map(size, range(begin, end))), room, known)
+        notes = [link.note for link in links]
+        before, known = tuple(notes[:first]), tuple(notes[first : last + 1])
+        return Piece(tuple(turns[begin:end]), sum(map(size, range(begin, end))), room, before, known)
 
     ours = [link.note.kind in ("ledger", "model") for link in links]
-    pairs = [(a, b) for a, b in pairwise(range(len(links))) if ours[a] and ours[b]]
-    if pairs:
-        a, b = min(pairs, key=lambda pair: links[pair[1]].end - links[pair[0]].begin)
-        together = note_size(links[a].note) + note_size(links[b].note)
-        if (room := max(MIN_TOKENS, together // 2)) < together:
-            return piece(a, b, room)
-    alone = [i for i, link in enumerate(links) if ours[i] and note_size(link.note) > most]
+    sizes = [*map(note_size, links)]
+    runs: list[tuple[int, int, int]] = []
+    for first in range(len(links)):
+        together = 0
+        for last in takewhile(lambda i: ours[i], range(first, len(links))):
+            together += sizes[last]
+            if last > first and (room := max(MIN_TOKENS, together // 2)) < together:
+                runs.append((first, last, room))
+                break
+    if runs:
+        return piece(*min(runs, key=lambda run: links[run[1]].end - links[run[0]].begin))
+    alone = [i for i, ok in enumerate(ours) if ok and sizes[i] > most]
     return piece(alone[0], alone[0], most) if alone else None
 
 

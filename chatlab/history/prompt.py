@@ -16,6 +16,8 @@ import structlog
 from chatlab.errors import FieldError, ModelUnavailable, PromptTooLong, VectorsUnavailable
 from chatlab.history.budget import Counter, estimated, prompt_budget
 from chatlab.history.inert import make_inert
+from chatlab.history.judge import Judge
+from chatlab.history.note_writer import NoteWriter
 from chatlab.history.notes import NOTING, Link, Piece, chain, due
 from chatlab.history.passages import Passage
 from chatlab.history.quotes import FOOT, HEAD, block, date_of, line_of, without_marks
@@ -104,17 +106,19 @@ class _Plan:
 
 
 class PromptBuilder:
-    """Builds prompts for one model, of its `stretches`.
+    """Builds prompts for one model, of its `stretches`, with notes of its `writer`.
 
     Args:
         counter: Its engine.
         recall: Searches evicted turns.
+        patient: Whether notes wait for the embedder to be loaded.
     """
 
-    def __init__(self, counter: Counter, recall: Recall) -> None:
+    def __init__(self, counter: Counter, recall: Recall, patient: bool = False) -> None:
         self._counter = counter
         self._recall = recall
         self.stretches = Stretches(counter)
+        self.writer = NoteWriter(self.stretches, Judge(recall.embedder, patient))
 
     async def build(self, given: PromptInput, choice: HistoryChoice, params: SamplingParams) -> Prompt:
         """The prompt for a question. What takes long is done in a thread, so that streams keep moving.
@@ -165,7 +169,7 @@ class PromptBuilder:
             chain(given.notes, answered),
             answered,
             lambda place: 0 if answered[place].pinned else self.stretches.size(answered[place]),
-            lambda note: self.stretches.note_tokens(note.text),
+            self.stretches.link_tokens,
             int((1 - QUESTION_SHARE) * budget) - stays,
         )
 

@@ -61,7 +61,7 @@ class _Words:
 
 
 class Recall:
-    """Search in the past turns of chats.
+    """Search in the past turns of chats, with an `embedder`.
 
     Args:
         embedder: Of turns and questions.
@@ -69,7 +69,7 @@ class Recall:
     """
 
     def __init__(self, embedder: Embedder, vectors: Vectors) -> None:
-        self._embedder = embedder
+        self.embedder = embedder
         self._vectors = vectors
         self._words: OrderedDict[str, _Words] = OrderedDict()
         self._indexed: OrderedDict[str, set[str]] = OrderedDict()  # by chat, turns that need not be looked for
@@ -90,7 +90,7 @@ class Recall:
         asked = terms(question)
         if not asked or not turns:
             return ()
-        embedded = None if chat_id is None else asyncio.ensure_future(self._embedder.embed([question]))
+        embedded = None if chat_id is None else asyncio.ensure_future(self.embedder.embed([question]))
         try:
             words = await asyncio.to_thread(self._words_of, chat_id, turns)
             similarities: Mapping[str, float] = {}
@@ -117,7 +117,7 @@ class Recall:
         for turn in new:
             missing = (passage for passage in passages_of(turn) if passage.ref.key not in known)
             while batch := list(islice(missing, BATCH)):
-                embedded = await self._embedder.embed([passage.text for passage in batch])
+                embedded = await self.embedder.embed([passage.text for passage in batch])
                 await self._vectors.add(chat_id, [passage.ref for passage in batch], embedded.vectors)
             done.add(turn.turn_id)
 

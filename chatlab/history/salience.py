@@ -239,8 +239,8 @@ OWN = re.compile(r"\b(?:my|our)\b")
 
 
 @lru_cache(4096)
-def likelihood(role: Role, text: str, context: frozenset[str]) -> float:
-    """That a clause is worth remembering, in (0, 1).
+def log_odds(role: Role, text: str, context: frozenset[str]) -> float:
+    """That a clause is worth remembering.
 
     Args:
         role: Who said it.
@@ -259,8 +259,7 @@ def likelihood(role: Role, text: str, context: frozenset[str]) -> float:
             kinds.add("answers_own_figure")
         if "second" in kinds and "value" in kinds:
             kinds.add("your_value")
-    odds = BIAS + sum(WEIGHTS.get(kind, 0.0) * math.sqrt(min(2, found.get(kind, 1))) for kind in kinds)
-    return 1 / (1 + math.exp(-odds))
+    return BIAS + sum(WEIGHTS.get(kind, 0.0) * math.sqrt(min(2, found.get(kind, 1))) for kind in kinds)
 
 
 def _kinds(text: str) -> Counter[str]:

@@ -33,10 +33,14 @@ class Stretches:
         self._tokens = TokenCounts(counter)
         self._replacements = Replacements()
 
-    def note_tokens(self, text: str) -> int:
-        """What a note with this text adds to a prompt, at most."""
-        said = exchange(text, first=True)
+    def note_tokens(self, text: str, first: bool) -> int:
+        """What a note with this text adds to a prompt, as the first one or after others."""
+        said = exchange(text, first=first)
         return 0 if said is None else self._of_exchange(*said)
+
+    def link_tokens(self, link: Link) -> int:
+        """What a note of a chain adds to a prompt that has those before."""
+        return self.note_tokens(link.note.text, not link.begin)
 
     def line_tokens(self, text: str) -> int:
         """What a line adds to a message."""
@@ -49,7 +53,7 @@ class Stretches:
         turn_ids: list[str] = []
         tokens = 0
         left = int(MAX_SHARE * room)
-        first = next((i for i in range(len(links)) if sum(map(self._of_link, links[i:])) <= left), len(links))
+        first = next((i for i in range(len(links)) if sum(map(self.link_tokens, links[i:])) <= left), len(links))
         for i, link in enumerate(links[first:], first):
             struck = self._replacements.in_note(
                 link.note, [each.note for each in links[i + 1 :]], answered[links[-1].end :]
@@ -62,9 +66,6 @@ class Stretches:
                 turn_ids += link.note.turn_ids
         recipe = tuple(StoredMessage(message["role"], None, message["content"]) for message in messages)
         return Stretch("summary", tuple(messages), recipe, tuple(turn_ids), tokens)
-
-    def _of_link(self, link: Link) -> int:
-        return self.note_tokens(link.note.text)
 
     def _of_exchange(self, user: str, assistant: str) -> int:
         facts = self._counter.facts

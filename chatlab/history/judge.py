@@ -1,0 +1,96 @@
+"""How likely statements are to be worth remembering: by a linear model over the rules' odds and sentence embeddings.
+
+Trained by `tools/train_judge.py` on examples of our own (the card: data/README.md). The weights belong to one embedder;
+with another one, or where it cannot be loaded, the rules alone decide.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from chatlab.embedding import Embedder
+from chatlab.errors import ModelUnavailable
+from chatlab.history.ledger import Said
+from chatlab.history.salience import log_odds
+from chatlab.messages import Role
+
+EMBEDDER = "all-MiniLM-L6-v2"
+WEIGHTS = Path(__file__).with_name("judge.npz")
+ROLES: Sequence[Role] = ("user", "assistant")
+HOPELESS = -5.0  # log odds by the rules, a third of a chat; what is less likely is not embedded
+BATCH = 16  # texts at a time: a question that is searched for waits for no more
+
+log = structlog.get_logger(__name__)
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Of a linear model for each role: `bias` (2,), `rules` (2,) for the rules' log odds, `vectors` (2, dim)."""
+
+    bias: Floats
+    rules: Floats
+    vectors: Floats
+
+    @classmethod
+    def read(cls, path: Path = WEIGHTS) -> "Weights":
+        """From a file of `write`."""
+        with np.load(path, allow_pickle=False) as stored:
+            return cls(*(stored[name].astype(np.float64) for name in ("bias", "rules", "vectors")))
+
+    def write(self, path: Path = WEIGHTS) -> None:
+        """To a file, in half precision."""
+        np.savez(path, **{name: getattr(self, name).astype(np.float16) for name in ("bias", "rules", "vectors")})
+
+    def log_odds(self, roles: Sequence[Role], rules: Floats, vectors: Floats) -> Floats:
+        """Of statements (n,), given who said them, the rules' log odds (n,) and their embeddings (n, dim)."""
+        of = np.array([ROLES.index(role) for role in roles], dtype=np.intp)
+        return self.bias[of] + self.rules[of] * rules + np.einsum("nd,nd->n", vectors, self.vectors[of])
+
+
+class Judge:
+    """Judges statements.
+
+    Args:
+        embedder: Of their texts; None leaves it to the rules.
+        patient: Whether to wait until it is loaded, and not to leave it to the rules until then.
+    """
+
+    def __init__(self, embedder: Embedder | None = None, patient: bool = False) -> None:
+        known = embedder is not None and embedder.name.rpartition("/")[2] == EMBEDDER
+        self._embedder = embedder if known else None
+        self._patient = patient
+
+    def prepare(self) -> None:
+        """Have loaded what will be needed before long."""
+        if self._embedder is not None and not self._embedder.loaded:
+            self._embedder.preload()
+
+    async def likelihoods(self, found: Sequence[Said]) -> Floats:
+        """That each is worth remembering, (n,), in (0, 1)."""
+        odds = np.array([log_odds(each.role, each.text, each.context) for each in found], dtype=np.float64)
+        open_cases: list[int] = np.flatnonzero(odds > HOPELESS).tolist()
+        if self._embedder is not None and open_cases and (self._patient or self._embedder.loaded):
+            said = [found[i] for i in open_cases]
+            try:
+                batches = [
+                    (await self._embedder.embed([each.text for each in said[i : i + BATCH]])).vectors
+                    for i in range(0, len(said), BATCH)
+                ]
+            except ModelUnavailable as error:
+                log.info("what is worth noting is judged by rules alone", reason=str(error))
+            else:
+                vectors = np.concatenate(batches).astype(np.float64)
+                odds[open_cases] = _weights().log_odds([each.role for each in said], odds[open_cases], vectors)
+        return 1 / (1 + np.exp(-odds))
+
+
+@cache
+def _weights() -> Weights:
+    return Weights.read()
