@@ -1,13 +1,57 @@
 """The REST routes of notes: what stands in for old turns, to be read, corrected and deleted."""
 
+from datetime import datetime
+from typing import Self
+
 from fastapi import APIRouter
 
 from chatlab.api.identity import Caller
 from chatlab.api.parameters import ID, problems
 from chatlab.api.problems import problem_response, route_class
-from chatlab.api.schemas import NoteBody, NoteChange, NoteList
+from chatlab.api.schemas import Answer, NoteChange
 from chatlab.chat import ChatService
+from chatlab.messages import Note, NoteKind, Role
 from chatlab.settings import Settings
+
+
+class StatementBody(Answer):
+    """A turn's own words."""
+
+    turn_id: str
+    role: Role
+    text: str
+
+
+class NoteBody(Answer):
+    """What stands in for some turns."""
+
+    note_id: str
+    chat_id: str
+    user_id: str
+    turn_ids: list[str]
+    source_hash: str
+    text: str
+    statements: list[StatementBody]
+    kind: NoteKind
+    tokens_before: int
+    tokens_after: int
+    model: str
+    prompt_version: int
+    latency_ms: float
+    created_at: datetime
+    updated_at: datetime
+    revision: int
+
+    @classmethod
+    def of(cls, note: Note) -> Self:
+        """From the package's value."""
+        return cls.model_validate(note)
+
+
+class NoteList(Answer):
+    """A chat's notes."""
+
+    notes: list[NoteBody]
 
 
 def notes_router(chats: ChatService, settings: Settings) -> APIRouter:

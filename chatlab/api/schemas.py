@@ -21,11 +21,8 @@ from chatlab.messages import (
     FinishReason,
     HistoryChoice,
     Message,
-    Note,
-    NoteKind,
     PartKind,
     Problem,
-    Role,
     SamplingParams,
     Source,
     StrategyName,
@@ -368,46 +365,6 @@ class ChatWithTurns(ChatBody):
     """A chat and all its turns, oldest first."""
 
     turns: list[TurnBody]
-
-
-class StatementBody(Answer):
-    """A turn's own words."""
-
-    turn_id: str
-    role: Role
-    text: str
-
-
-class NoteBody(Answer):
-    """What stands in for some turns."""
-
-    note_id: str
-    chat_id: str
-    user_id: str
-    turn_ids: list[str]
-    source_hash: str
-    text: str
-    statements: list[StatementBody]
-    kind: NoteKind
-    tokens_before: int
-    tokens_after: int
-    model: str
-    prompt_version: int
-    latency_ms: float
-    created_at: datetime
-    updated_at: datetime
-    revision: int
-
-    @classmethod
-    def of(cls, note: Note) -> Self:
-        """From the package's value."""
-        return cls.model_validate(note)
-
-
-class NoteList(Answer):
-    """A chat's notes."""
-
-    notes: list[NoteBody]
 
 
 class ChatPage(Answer):
