@@ -62,7 +62,10 @@ class Settings(BaseSettings):
         description="Folder or object storage for LanceDB, of one store; empty is `vectors` in the data dir.",
     )
     embedder: str = Field(
-        default="auto", min_length=1, description="`auto` (the bundled one, else its Hub id), a Hub id or a folder."
+        default="auto",
+        min_length=1,
+        description="`auto` (the bundled one, else its Hub id), a Hub id or a folder. "
+        "all-MiniLM-L6-v2, which `auto` is, also judges what notes keep.",
     )
     engine: Literal["auto", "transformers", "openai", "echo"] = Field(
         default="auto",

@@ -14,15 +14,28 @@ from fastapi.testclient import TestClient
 
 from chatlab.capability import PROBES
 from chatlab.chat import ChatService, TurnRequest
+from chatlab.embedding import Embedder
 from chatlab.engines.base import Chunk, Engine, GenerationRequest
 from chatlab.errors import InvalidInput, NotFound
+from chatlab.history import PromptBuilder, PromptInput, Recall, UnstoredNotes
 from chatlab.history.abstract import flaw
 from chatlab.history.notes import CLOSE, COMPRESSION, NOTING, OPEN, Link, chain, due, exchange, lines_of, source_hash
 from chatlab.history.notes import text_of as note_text
 from chatlab.history.replacements import Replacements
-from chatlab.messages import Chat, HistoryChoice, Message, Note, NotesMode, Statement, Turn
+from chatlab.messages import (
+    Chat,
+    HistoryChoice,
+    Message,
+    Note,
+    NotesMode,
+    Provenance,
+    SamplingParams,
+    Statement,
+    Turn,
+)
 from chatlab.settings import Settings
 from chatlab.store import Store
+from chatlab.vectors import Vectors
 from chatlab.wiring import Parts, wire
 from tests.conftest import ScriptedEngine, api_client, ask, new_chat
 
@@ -231,6 +244,27 @@ def test_small_notes_are_merged_by_the_run() -> None:
     assert len(piece.instead_of) == 5, "5 x 14 > 64"
     assert piece.room == 64
     assert piece.turns == tuple(path[:5])
+
+
+async def test_what_is_computed_before_a_question_is_what_its_prompt_begins_with() -> None:
+    """Notes are swapped in by what is there before the question, however long that is."""
+    engine = ScriptedEngine(context_tokens=4_000)
+    builder = PromptBuilder(engine, Recall(Embedder("none"), Vectors("", "")))
+    unstored = UnstoredNotes(builder, builder.writer, "scripted")
+    choice, params = HistoryChoice("summarize", 400), SamplingParams()
+    path: list[Turn] = []
+    carried = False
+    for i in range(60):
+        given = PromptInput(None, path, "", f"t{i}")
+        given = replace(given, notes=await unstored.keep(given, choice, params))
+        begins = await builder.upcoming(given, choice, params)
+        for question in ("?", "and so on " * 10, f"{FACTS[i % 8]} Number {i}."):
+            prompt = await builder.build(replace(given, question=question), choice, params)
+            assert prompt.messages[:-1] == begins
+            carried |= bool(prompt.provenance.turn_ids_in("summary"))
+            asked = replace(turn(i, question), provenance=Provenance(prompt=prompt.provenance))
+            path = [*given.path, asked]
+    assert carried
 
 
 async def test_another_branch_has_notes_of_its_own(tmp_path: Path) -> None:

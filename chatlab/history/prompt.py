@@ -209,7 +209,7 @@ class PromptBuilder:
                 notes = self.stretches.notes(links, answered, room)
             else:
                 n_links = _noted_before(given.path, links, choice.strategy, budget)
-                begin, notes = self._swapped(links, n_links, answered, room, noting.swap)
+                begin, notes = self._swapped(links, n_links, answered, room, typical, noting.swap)
                 if self._sum(answered, begin) > (left := room - notes.tokens):  # nobody waits for a note
                     n_noted, typical = begin, typical - notes.tokens
                     begin = self._first_kept(
@@ -229,13 +229,16 @@ class PromptBuilder:
         return _Plan(given, choice.strategy, budget, (system, front, notes, kept), question, cut, tokens, evicted)
 
     def _swapped(
-        self, links: Sequence[Link], n_links: int, answered: Sequence[Turn], room: int, swap: float
+        self, links: Sequence[Link], n_links: int, answered: Sequence[Turn], room: int, typical: int, swap: float
     ) -> tuple[int, Stretch]:
-        """The first turn that no note stands for, and the notes: as many as before, more only if it grows too full."""
+        """The first turn that no note stands for, and the notes: as many as before, more only if it grows too full.
+
+        That goes by what is typical: with the question, what was computed before it came would be of no use.
+        """
         while True:
             begin = links[n_links - 1].end if n_links else 0
-            notes = self.stretches.notes(links[:n_links], answered, room)
-            if n_links == len(links) or notes.tokens + self._sum(answered, begin) <= swap * room:
+            notes = self.stretches.notes(links[:n_links], answered, min(room, typical))
+            if n_links == len(links) or notes.tokens + self._sum(answered, begin) <= min(room, swap * typical):
                 return begin, notes
             n_links += 1
 
