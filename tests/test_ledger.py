@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from chatlab.embedding import Embedder
+from chatlab.embedding import Embedded, Embedder
 from chatlab.evaluation.datasets import read_dialogues
 from chatlab.history.judge import WEIGHTS, Judge, Weights
 from chatlab.history.ledger import Said, choose, statements, superseded
@@ -167,6 +167,17 @@ async def test_another_embedder_or_none_leaves_it_to_the_rules() -> None:
         assert (await Judge(embedder, patient=True).likelihoods(found) == rules).all()
         embedder.close()
     assert (await Judge().likelihoods([])).shape == (0,)
+
+
+async def test_an_embedder_that_fails_leaves_it_to_the_rules(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(texts: Sequence[str]) -> Embedded:
+        raise RuntimeError("out of memory")
+
+    found = said("My PIN is 4711.")
+    monkeypatch.setattr(embedder, "embed", fails)
+    assert (await Judge(embedder, patient=True).likelihoods(found) == await Judge().likelihoods(found)).all()
 
 
 def test_weights_are_written_and_read_again(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ Trained by `tools/train_judge.py` on examples of our own (the card: data/README.
 with another one, or where it cannot be loaded, the rules alone decide.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +25,7 @@ WEIGHTS = Path(__file__).with_name("judge.npz")
 ROLES: Sequence[Role] = ("user", "assistant")
 HOPELESS = -5.0  # log odds by the rules, a third of a chat; what is less likely is not embedded
 BATCH = 16  # texts at a time: a question that is searched for waits for no more
+SECONDS = 120.0  # for all of them; loading may be a part of it
 
 log = structlog.get_logger(__name__)
 
@@ -79,12 +81,15 @@ class Judge:
         if self._embedder is not None and open_cases and (self._patient or self._embedder.loaded):
             said = [found[i] for i in open_cases]
             try:
-                batches = [
-                    (await self._embedder.embed([each.text for each in said[i : i + BATCH]])).vectors
-                    for i in range(0, len(said), BATCH)
-                ]
+                async with asyncio.timeout(SECONDS):
+                    batches = [
+                        (await self._embedder.embed([each.text for each in said[i : i + BATCH]])).vectors
+                        for i in range(0, len(said), BATCH)
+                    ]
             except ModelUnavailable as error:
                 log.info("what is worth noting is judged by rules alone", reason=str(error))
+            except Exception:  # whatever is wrong with the embedder: a note is worth more without it than none
+                log.warning("what is worth noting is judged by rules alone", exc_info=True)
             else:
                 vectors = np.concatenate(batches).astype(np.float64)
                 odds[open_cases] = _weights().log_odds([each.role for each in said], odds[open_cases], vectors)
