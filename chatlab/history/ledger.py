@@ -16,7 +16,7 @@ from chatlab.messages import Role, Statement, Turn
 
 NOVELTY = 0.7  # exponent of the share of a statement's words that no chosen one has
 BREVITY = 0.7  # exponent of its tokens
-FLOOR = 0.02  # what is less likely is not kept even where there is room
+FLOOR = 0.04  # what is less likely is not kept even where there is room
 
 ACKNOWLEDGED = re.compile(
     r"\b(?:noted|understood|got it|(?:make|made|taken?) (?:a )?note|good to know|(?:will|'ll) (?:remember|keep|bear)|"

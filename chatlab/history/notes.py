@@ -18,7 +18,7 @@ from itertools import takewhile
 from chatlab.history.quotes import LINE_BREAKS, without_marks
 from chatlab.messages import Note, Role, Statement, StrategyName, Turn
 
-COMPRESSION = 6.9  # tokens of turns for a token of a note; 7 as it comes out, since the last statement rarely fits
+COMPRESSION = 6.9  # tokens of turns for a token of a note; 7.3 as it comes out, what is not worth it left out
 MIN_TOKENS = 64  # of a note, its marks included; less says nothing
 MAX_SHARE = 0.5  # of the room for turns, that a prompt gives to notes, whatever a person writes into them
 
