@@ -20,7 +20,7 @@ from chatlab.wiring import Parts, wire
 DATA = Path(__file__).parent.parent / "data" / "notes_dev.jsonl"
 CHATS, TURNS = 4, 34
 HISTORY, ANSWER_TOKENS = HistoryChoice("summarize", 1_024), 24
-MESSAGES = 2  # of the conversation, that are sent together
+MESSAGES, CHARACTERS = 2, 200  # of the conversation, sent together and cut: else their length decides, not the notes
 READING_SECONDS = 2.0
 
 
@@ -65,7 +65,7 @@ async def _measure(parts: Parts) -> list[Told]:
         noted: set[str] = set()
         said = [turn.user_message for turn in dialogue.turns]
         for i in range(TURNS):
-            message = " ".join(said[MESSAGES * i : MESSAGES * (i + 1)])
+            message = " ".join(said[MESSAGES * i :])[:CHARACTERS]
             params = SamplingParams(temperature=0.0, max_new_tokens=ANSWER_TOKENS)
             begun = await parts.chats.begin("bench", chat.chat_id, TurnRequest(message, params=params))
             turn = await parts.chats.wait("bench", begun.turn_id)
