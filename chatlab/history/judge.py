@@ -5,6 +5,7 @@ with another one, or where it cannot be loaded, the rules alone decide.
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -26,9 +27,11 @@ ROLES: Sequence[Role] = ("user", "assistant")
 HOPELESS = -5.0  # log odds by the rules, a third of a chat; what is less likely is not embedded
 BATCH = 16  # texts at a time: a question that is searched for waits for no more
 SECONDS = 120.0  # for all of them; loading may be a part of it
+MAX_KNOWN = 20_000  # statements, whose odds are remembered
 
 log = structlog.get_logger(__name__)
 
+Key = tuple[Role, str, frozenset[str]]
 Floats = NDArray[np.float64]
 
 
@@ -57,7 +60,7 @@ class Weights:
 
 
 class Judge:
-    """Judges statements.
+    """Judges statements. Belongs to one event loop.
 
     Args:
         embedder: Of their texts; None leaves it to the rules.
@@ -68,6 +71,7 @@ class Judge:
         known = embedder is not None and embedder.name.rpartition("/")[2] == EMBEDDER
         self._embedder = embedder if known else None
         self._patient = patient
+        self._known: OrderedDict[Key, float] = OrderedDict()  # log odds: notes are merged, and turns read again
 
     def prepare(self) -> None:
         """Have loaded what will be needed before long."""
@@ -77,23 +81,31 @@ class Judge:
     async def likelihoods(self, found: Sequence[Said]) -> Floats:
         """That each is worth remembering, (n,), in (0, 1)."""
         odds = np.array([log_odds(each.role, each.text, each.context) for each in found], dtype=np.float64)
-        open_cases: list[int] = np.flatnonzero(odds > HOPELESS).tolist()
-        if self._embedder is not None and open_cases and (self._patient or self._embedder.loaded):
-            said = [found[i] for i in open_cases]
+        if self._embedder is not None and (self._patient or self._embedder.loaded):
+            rules = {each: odds[i] for i, each in enumerate(map(_key, found)) if odds[i] > HOPELESS}
+            new = [each for each in rules if each not in self._known]
             try:
                 async with asyncio.timeout(SECONDS):
-                    batches = [
-                        (await self._embedder.embed([each.text for each in said[i : i + BATCH]])).vectors
-                        for i in range(0, len(said), BATCH)
-                    ]
+                    for i in range(0, len(new), BATCH):
+                        batch = new[i : i + BATCH]
+                        embedded = await self._embedder.embed([text for _, text, _ in batch])
+                        vectors = embedded.vectors.astype(np.float64)
+                        known = np.array([rules[each] for each in batch])
+                        judged = _weights().log_odds([role for role, _, _ in batch], known, vectors)
+                        self._known.update(zip(batch, judged.tolist(), strict=True))
             except ModelUnavailable as error:
                 log.info("what is worth noting is judged by rules alone", reason=str(error))
             except Exception:  # whatever is wrong with the embedder: a note is worth more without it than none
                 log.warning("what is worth noting is judged by rules alone", exc_info=True)
             else:
-                vectors = np.concatenate(batches).astype(np.float64)
-                odds[open_cases] = _weights().log_odds([each.role for each in said], odds[open_cases], vectors)
+                odds = np.array([self._known.get(_key(each), odds[i]) for i, each in enumerate(found)])
+            while len(self._known) > MAX_KNOWN:
+                self._known.popitem(last=False)
         return 1 / (1 + np.exp(-odds))
+
+
+def _key(said: Said) -> Key:
+    return said.role, said.text, said.context
 
 
 @cache
