@@ -1,8 +1,8 @@
-"""Vectors in LanceDB: the one file that talks to it. Today the passages of turns, by chat.
+"""Vectors in LanceDB: the one file that talks to it. The passages of turns, by chat, and the questions of the cache.
 
-Knows vectors and what they stand for, not the texts, which stay in the store. Writes are collected, since each one
-makes a file; what is not written yet is found all the same. LanceDB's distances become similarities here. Everything
-that can go wrong is `VectorsUnavailable`: whoever asks does without.
+Knows vectors and the keys of what they stand for, not the texts, which stay in the store. Writes are collected, since
+each one makes a file; what is not written yet is found all the same. LanceDB's distances become similarities here.
+Everything that can go wrong is `VectorsUnavailable`: whoever asks does without.
 
 Belongs to one event loop.
 """
@@ -12,8 +12,9 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -22,7 +23,6 @@ import structlog
 from numpy.typing import NDArray
 
 from chatlab.errors import VectorsUnavailable
-from chatlab.messages import PassageRef
 
 WRITE_ROWS, WRITE_SECONDS = 64, 1.0  # collected before they are written, whichever is first
 MAX_WAITING = 5_000  # rows that cannot be written
@@ -30,27 +30,48 @@ MAX_WAITING = 5_000  # rows that cannot be written
 TIDY_WRITES, TIDY_SECONDS = 20, 10.0
 KEEP_VERSIONS = timedelta(minutes=10)  # of the table, for searches under way
 NOTHING_OLDER = timedelta(milliseconds=1)  # LanceDB warns of less
-PREFIX = "passages_"
 
 Vector = NDArray[np.float32]
+Row = tuple[str, str, Vector]  # group, key, vector
 
 log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a table is of.
+
+    Attributes:
+        name: What its name begins with.
+        group: The column that is filtered by: only vectors of one group are compared.
+        key: The column that names a vector, unique in its group.
+    """
+
+    name: str
+    group: str
+    key: str
+
+
+PASSAGES = Kind("passages", "chat_id", "passage")
+QUESTIONS = Kind("questions", "bucket", "entry")
+
+
 class Vectors:
-    """The vectors of one embedder.
+    """The vectors of one embedder, of one kind.
 
     Args:
         uri: A folder, or the address of object storage; made on the first write.
         embedder: Its name: vectors of another one are of no use, and dropped.
+        kind: What they are of.
     """
 
-    def __init__(self, uri: str, embedder: str) -> None:
+    def __init__(self, uri: str, embedder: str, kind: Kind = PASSAGES) -> None:
         self._uri = uri
-        self._name = PREFIX + hashlib.sha256(embedder.encode()).hexdigest()[:16]
+        self._kind = kind
+        self._name = f"{kind.name}_" + hashlib.sha256(embedder.encode()).hexdigest()[:16]
         self._database: Any = None  # lancedb's, untyped
         self._table: Any = None
-        self._waiting: list[tuple[str, PassageRef, Vector]] = []  # rows to be written: chat, passage, vector
+        self._waiting: list[Row] = []  # to be written
         self._unwritten = False  # whether writing failed the last time
         self._known = False  # whether there was a table
         self._opening = asyncio.Lock()  # guards _database and _table while they are opened
@@ -66,12 +87,12 @@ class Vectors:
         """Whether anything was ever written here."""
         return "://" in self._uri or os.path.isdir(self._uri)
 
-    async def add(self, chat_id: str, passages: Sequence[PassageRef], vectors: Vector) -> None:
-        """Add passages of a chat.
+    async def add(self, group: str, keys: Sequence[str], vectors: Vector) -> None:
+        """Add vectors to a group.
 
         Args:
-            chat_id: The chat.
-            passages: What the vectors stand for.
+            group: A chat, or the entries that may serve a question.
+            keys: What the vectors stand for.
             vectors: (n, dim) float32, unit norm.
 
         Raises:
@@ -79,68 +100,92 @@ class Vectors:
         """
         if len(self._waiting) > MAX_WAITING:  # they could not be written for long
             await self.flush()
-        self._waiting += zip([chat_id] * len(passages), passages, vectors, strict=True)
+        self._waiting += zip([group] * len(keys), keys, vectors, strict=True)
         if len(self._waiting) >= WRITE_ROWS:
             await self.flush()
         elif self._timer is None:
             self._timer = self._later(WRITE_SECONDS, self._flush_waiting)
 
-    async def nearest(self, chat_id: str, vector: Vector, limit: int) -> dict[str, float]:
-        """The passages of a chat that are nearest to a vector, by key, and the cosines between, in [-1, 1].
+    async def nearest(self, group: str, vector: Vector, limit: int) -> dict[str, float]:
+        """The keys of a group's vectors that are nearest to one, and the cosines between, in [-1, 1].
 
         Args:
-            chat_id: The chat.
+            group: Whose.
             vector: (dim,) float32, unit norm.
-            limit: Most passages.
+            limit: Most of those on disk; what is not written yet comes on top.
 
         Raises:
             VectorsUnavailable: LanceDB does not answer.
         """
         if self._unwritten:
             await self.flush()
-        waiting = {passage.key: float(row @ vector) for chat, passage, row in self._waiting if chat == chat_id}
+        waiting = {key: float(row @ vector) for of, key, row in self._waiting if of == group}
         try:
-            return await self._search(chat_id, vector, limit) | waiting
+            return await self._search(group, vector, limit) | waiting
         except VectorsUnavailable:  # perhaps the version that it read was tidied away meanwhile
-            return await self._search(chat_id, vector, limit) | waiting
+            return await self._search(group, vector, limit) | waiting
 
-    async def passages(self, chat_id: str) -> set[str]:
-        """The keys of what is here of a chat.
+    async def keys(self, group: str) -> set[str]:
+        """What is here of a group.
 
         Raises:
             VectorsUnavailable: LanceDB does not answer.
         """
-        found = {passage.key for chat, passage, _ in self._waiting if chat == chat_id}
+        found = {key for of, key, _ in self._waiting if of == group}
         async with self._faults("read"):
             if (table := await self._opened()) is not None:
-                rows = await table.query().where(_is(chat_id)).select(["passage"]).to_arrow()
-                found.update(rows["passage"].to_pylist())
+                rows = await table.query().where(_in(self._kind.group, [group])).select([self._kind.key]).to_arrow()
+                found.update(rows[self._kind.key].to_pylist())
         return found
 
-    async def delete_chat(self, chat_id: str) -> None:
-        """Delete all of a chat, from the disk, too.
+    async def delete_group(self, group: str) -> None:
+        """Delete all of a group, from the disk, too.
 
         Raises:
             VectorsUnavailable: They cannot be deleted.
         """
-        self._waiting = [row for row in self._waiting if row[0] != chat_id]
-        async with self._writing, self._faults("delete"):
-            if (table := await self._opened()) is not None and await table.count_rows(_is(chat_id)):
-                await self._keep(f"NOT ({_is(chat_id)})")
+        self._waiting = [row for row in self._waiting if row[0] != group]
+        await self._delete(_in(self._kind.group, [group]))
 
-    async def keep_only(self, chat_ids: Collection[str]) -> int:
-        """Delete what is of other chats: those whose deletion was interrupted. Gives how many there were.
+    async def delete(self, keys: Collection[str]) -> None:
+        """Delete these of whatever group, from the disk, too.
+
+        Raises:
+            VectorsUnavailable: They cannot be deleted.
+        """
+        if keys:
+            self._waiting = [row for row in self._waiting if row[1] not in keys]
+            await self._delete(_in(self._kind.key, keys))
+
+    async def _delete(self, condition: str) -> None:
+        async with self._writing, self._faults("delete"):
+            if (table := await self._opened()) is not None and await table.count_rows(condition):
+                await self._keep(f"NOT ({condition})")
+
+    async def keep_only(self, groups: Collection[str]) -> int:
+        """Delete what is of other groups: those whose deletion was interrupted. Gives how many there were.
 
         Raises:
             VectorsUnavailable: LanceDB does not answer.
         """
+        return await self._keep_values(self._kind.group, groups)
+
+    async def keep_only_keys(self, keys: Collection[str]) -> int:
+        """Delete what has other keys. Gives how many there were.
+
+        Raises:
+            VectorsUnavailable: LanceDB does not answer.
+        """
+        return await self._keep_values(self._kind.key, keys)
+
+    async def _keep_values(self, column: str, values: Collection[str]) -> int:
         async with self._writing, self._faults("sweep"):
             if (table := await self._opened()) is None:
                 return 0
-            stored = await table.query().select(["chat_id"]).to_arrow()
-            gone = set(stored["chat_id"].unique().to_pylist()) - set(chat_ids)
+            stored = await table.query().select([column]).to_arrow()
+            gone = set(stored[column].unique().to_pylist()) - set(values)
             if gone:
-                await self._keep(" AND ".join(f"NOT ({_is(chat_id)})" for chat_id in gone))
+                await self._keep(f"NOT ({_in(column, gone)})")
             return len(gone)
 
     async def _keep(self, condition: str) -> None:
@@ -165,7 +210,7 @@ class Vectors:
                 return
             self._unwritten = True
             async with self._faults("write"):
-                data = _arrow(rows)
+                data = _arrow(self._kind, rows)
                 if (table := await self._opened()) is None:
                     self._table = await self._made(data.schema, data, "create")
                 else:
@@ -216,15 +261,15 @@ class Vectors:
             if (table := await self._opened()) is not None:
                 await self._tidy(table, KEEP_VERSIONS)
 
-    async def _search(self, chat_id: str, vector: Vector, limit: int) -> dict[str, float]:
+    async def _search(self, group: str, vector: Vector, limit: int) -> dict[str, float]:
         async with self._faults("search"):
             if (table := await self._opened()) is None:
                 if self._known:
                     raise FileNotFoundError("its table is gone")
                 return {}
-            query = table.query().where(_is(chat_id)).nearest_to(vector).distance_type("dot")
-            rows = await query.select(["passage", "_distance"]).limit(limit).to_arrow()
-            return await asyncio.to_thread(_similarities, rows)
+            query = table.query().where(_in(self._kind.group, [group])).nearest_to(vector).distance_type("dot")
+            rows = await query.select([self._kind.key, "_distance"]).limit(limit).to_arrow()
+            return await asyncio.to_thread(_similarities, rows, self._kind.key)
 
     async def _opened(self) -> Any:
         """The table; None before the first write, and where somebody removed it."""
@@ -234,7 +279,7 @@ class Vectors:
                     self._database = await _connect(self._uri)
                 names = (await self._database.list_tables()).tables
                 for other in names:
-                    if re.fullmatch(PREFIX + "[0-9a-f]{16}", other) and other != self._name:
+                    if re.fullmatch(f"{self._kind.name}_[0-9a-f]{{16}}", other) and other != self._name:
                         await self._database.drop_table(other)
                 if self._name in names:
                     self._table = await self._database.open_table(self._name)
@@ -247,7 +292,7 @@ class Vectors:
         if self._database is None:
             self._database = await _connect(self._uri)
         table = await self._database.create_table(self._name, data, schema=schema, mode=mode)
-        await table.create_index("chat_id", config=BTree())  # without it, a filter reads every row
+        await table.create_index(self._kind.group, config=BTree())  # without it, a filter reads every row
         self._known = True
         return table
 
@@ -278,25 +323,25 @@ async def _connect(uri: str) -> Any:
     return await lancedb.connect_async(uri)
 
 
-def _is(chat_id: str) -> str:
-    quoted = chat_id.replace("'", "''")
-    return f"chat_id = '{quoted}'"
+def _in(column: str, values: Iterable[str]) -> str:
+    listed = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+    return f"{column} IN ({listed})"
 
 
-def _similarities(rows: Any) -> dict[str, float]:
+def _similarities(rows: Any, key: str) -> dict[str, float]:
     similarities = 1.0 - rows["_distance"].to_numpy()  # "dot" is 1 - the product
-    return dict(zip(rows["passage"].to_pylist(), similarities.tolist(), strict=True))
+    return dict(zip(rows[key].to_pylist(), similarities.tolist(), strict=True))
 
 
-def _arrow(rows: Sequence[tuple[str, PassageRef, Vector]]) -> Any:
+def _arrow(kind: Kind, rows: Sequence[Row]) -> Any:
     import pyarrow as pa
 
     dim = len(rows[0][2])
     flat = np.concatenate([vector for _, _, vector in rows])
     return pa.table(
         {
-            "chat_id": [chat_id for chat_id, _, _ in rows],
-            "passage": [passage.key for _, passage, _ in rows],
+            kind.group: [group for group, _, _ in rows],
+            kind.key: [key for _, key, _ in rows],
             "vector": pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float32()), dim),
         }
     )

@@ -25,7 +25,7 @@ from chatlab.history.lexical import LexicalIndex, terms
 from chatlab.history.passages import LONG_CHARS, passages_of, split
 from chatlab.history.quotes import line_of
 from chatlab.history.recall import combined
-from chatlab.messages import HistoryChoice, PromptProvenance, SamplingParams, StrategyName, Turn
+from chatlab.messages import CacheChoice, HistoryChoice, PromptProvenance, SamplingParams, StrategyName, Turn
 from chatlab.settings import Settings
 from chatlab.wiring import Parts, wire
 from tests.conftest import ScriptedEngine, ask, new_chat, text_of
@@ -178,9 +178,9 @@ async def test_what_an_interrupted_turn_lacks_is_embedded_later(
     monkeypatch.setattr(recall._vectors, "add", failing)
     with pytest.raises(VectorsUnavailable):
         await recall.index("c", [long])
-    assert 0 < len(await recall._vectors.passages("c")) < len(passages)
+    assert 0 < len(await recall._vectors.keys("c")) < len(passages)
     await recall.index("c", [long])
-    assert await recall._vectors.passages("c") == set(passages)
+    assert await recall._vectors.keys("c") == set(passages)
     assert len(recall._vectors._waiting) + await stored(recall) == len(passages), "none of them twice"
 
 
@@ -199,7 +199,7 @@ async def test_vectors_that_went_missing_are_noticed_and_made_again(recall: Reca
     await recall._vectors.flush()
     found = await recall.search("c", turns(), "Where does my sibling live now?")
     assert found[0].ref.turn_id == "t0"
-    assert len(await recall._vectors.passages("c")) == 2 * len(SAID)
+    assert len(await recall._vectors.keys("c")) == 2 * len(SAID)
 
 
 async def test_an_embedder_that_does_not_answer_is_not_waited_for(
@@ -250,7 +250,7 @@ async def quiet(chats: ChatService) -> None:
 async def long_chat(parts: Parts, strategy: StrategyName = "hybrid") -> str:
     """A chat whose first turn, on a beagle, is evicted."""
     history = HistoryChoice(strategy)
-    chat = await parts.chats.create_chat(lambda chat: replace(chat, history=history), "u")
+    chat = await parts.chats.create_chat(lambda chat: replace(chat, history=history, cache=CacheChoice("off")), "u")
     await said(parts, chat.chat_id, "I adopted a puppy, a beagle called Biscuit.")
     for i in range(9):
         await said(parts, chat.chat_id, f"Tell me more of subject {i}. " + "Please. " * 20)
@@ -328,15 +328,15 @@ async def test_a_deleted_chats_vectors_go_with_it(talking: Parts) -> None:
     vectors = talking.recall._vectors
     await vectors.flush()
     await talking.chats.delete_chat("u", chat_id)
-    assert await vectors.passages(chat_id) == set()
-    assert len(await vectors.passages(other)) == 20
+    assert await vectors.keys(chat_id) == set()
+    assert len(await vectors.keys(other)) == 20
 
 
 async def test_what_a_crash_left_is_swept_after_the_next_start(talking: Parts) -> None:
     await talking.recall.index("deleted before the crash", turns())
     await talking.recall._vectors.flush()
     await long_chat(talking)
-    assert await talking.recall._vectors.passages("deleted before the crash") == set()
+    assert await talking.recall._vectors.keys("deleted before the crash") == set()
 
 
 async def test_a_chat_deleted_while_it_is_indexed_leaves_nothing(talking: Parts) -> None:
@@ -347,7 +347,7 @@ async def test_a_chat_deleted_while_it_is_indexed_leaves_nothing(talking: Parts)
         await talking.chats.wait("u", turn.turn_id)
         await asyncio.sleep(0.02 * i)
         await talking.chats.delete_chat("u", chat.chat_id)
-        assert await vectors.passages(chat.chat_id) == set()
+        assert await vectors.keys(chat.chat_id) == set()
     await quiet(talking.chats)
     await vectors.flush()
     assert await stored(talking.recall) == 0

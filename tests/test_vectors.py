@@ -13,7 +13,6 @@ import pytest
 
 from chatlab import vectors as module
 from chatlab.errors import VectorsUnavailable
-from chatlab.messages import PassageRef
 from chatlab.vectors import Vector, Vectors
 
 DIM = 8
@@ -37,8 +36,8 @@ def unit(*seeds: int) -> Vector:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def refs(*names: str) -> list[PassageRef]:
-    return [PassageRef(name, "user", 0) for name in names]
+def refs(*names: str) -> list[str]:
+    return [f"{name}/user/0" for name in names]
 
 
 async def similarities(vectors: Vectors, chat_id: str, seed: int, limit: int = 10) -> dict[str, float]:
@@ -59,7 +58,7 @@ async def test_what_is_added_is_found_before_and_after_it_is_written(vectors: Ve
     assert after == pytest.approx({"t1": 1.0, "t2": float(unit(1)[0] @ unit(2)[0])}, abs=1e-6)
     again = Vectors(str(folder), "an embedder")
     assert await similarities(again, "a", 1, limit=1) == pytest.approx({"t1": 1.0}, abs=1e-6)
-    assert await again.passages("a") == {"t1/user/0", "t2/user/0"}
+    assert await again.keys("a") == {"t1/user/0", "t2/user/0"}
     again.close()
 
 
@@ -74,7 +73,7 @@ async def test_rows_are_written_together(vectors: Vectors, folder: Path, monkeyp
     async with asyncio.timeout(5):
         while vectors._waiting:
             await asyncio.sleep(0.01)
-    assert len(await vectors.passages("a")) == module.WRITE_ROWS + 1
+    assert len(await vectors.keys("a")) == module.WRITE_ROWS + 1
 
 
 async def test_many_writes_are_merged(vectors: Vectors, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +94,7 @@ async def test_a_deleted_chat_is_gone_from_the_disk(vectors: Vectors, folder: Pa
     await vectors.flush()
     assert mentions(folder, "secret turn")
     await vectors.add("chat's", refs("another"), unit(3))
-    await vectors.delete_chat("chat's")
+    await vectors.delete_group("chat's")
     assert await similarities(vectors, "chat's", 2) == {}
     assert not mentions(folder, "secret turn")
     assert await similarities(vectors, "keep", 1) == pytest.approx({"kept turn": 1.0}, abs=1e-6)
@@ -107,9 +106,9 @@ async def test_few_rows_of_a_large_table_are_gone_from_the_disk_too(vectors: Vec
     await vectors.flush()
     await vectors._tidy_up()
     assert mentions(folder, "secret 7")
-    await vectors.delete_chat("go")
+    await vectors.delete_group("go")
     assert not mentions(folder, "secret 7")
-    assert len(await vectors.passages("keep")) == 2_000
+    assert len(await vectors.keys("keep")) == 2_000
     await vectors.add("keep", refs("later"), unit(5))
     await vectors.flush()
     assert len(await similarities(vectors, "keep", 1, limit=3_000)) == 2_001
@@ -119,7 +118,7 @@ async def test_readers_at_the_same_time_open_it_together(vectors: Vectors, folde
     await vectors.add("a", refs("t1"), unit(1))
     await vectors.flush()
     other = Vectors(str(folder), "another one")
-    assert await asyncio.gather(*(other.passages("a") for _ in range(5))) == [set()] * 5
+    assert await asyncio.gather(*(other.keys("a") for _ in range(5))) == [set()] * 5
     other.close()
 
 
@@ -132,15 +131,15 @@ async def test_what_an_interrupted_deletion_left_is_swept(vectors: Vectors) -> N
     await vectors.add("gone", refs("t2"), unit(2))
     await vectors.flush()
     assert await vectors.keep_only({"here", "never indexed"}) == 1
-    assert await vectors.passages("gone") == set()
-    assert await vectors.passages("here") == {"t1/user/0"}
+    assert await vectors.keys("gone") == set()
+    assert await vectors.keys("here") == {"t1/user/0"}
 
 
 async def test_vectors_of_another_embedder_are_dropped(vectors: Vectors, folder: Path) -> None:
     await vectors.add("a", refs("t1"), unit(1))
     await vectors.flush()
     other = Vectors(str(folder), "another one")
-    assert await other.passages("a") == set()
+    assert await other.keys("a") == set()
     assert len(list(folder.iterdir())) == 0
     other.close()
 
@@ -174,10 +173,9 @@ class TestFaults:
         code = (
             "import asyncio, sys, numpy as np\n"
             "from chatlab.vectors import Vectors\n"
-            "from chatlab.messages import PassageRef\n"
             "v = Vectors(sys.argv[1], 'e')\n"
             "async def main():\n"
-            "    await v.add('a', [PassageRef('t', 'user', 0)], np.ones((1, 4), np.float32))\n"
+            "    await v.add('a', ['t'], np.ones((1, 4), np.float32))\n"
             "    await v.flush()\n"
             "asyncio.run(main())\n"
         )

@@ -113,12 +113,12 @@ class Recall:
         new = [turn for turn in turns if turn.turn_id not in done and turn.assistant_message and not turn.live]
         if not new:
             return
-        known = await self._vectors.passages(chat_id)  # of a turn, perhaps a part
+        known = await self._vectors.keys(chat_id)  # of a turn, perhaps a part
         for turn in new:
             missing = (passage for passage in passages_of(turn) if passage.ref.key not in known)
             while batch := list(islice(missing, BATCH)):
                 embedded = await self.embedder.embed([passage.text for passage in batch])
-                await self._vectors.add(chat_id, [passage.ref for passage in batch], embedded.vectors)
+                await self._vectors.add(chat_id, [passage.ref.key for passage in batch], embedded.vectors)
             done.add(turn.turn_id)
 
     async def sweep(self, chat_ids: Collection[str]) -> None:
@@ -137,7 +137,7 @@ class Recall:
         """
         self._words.pop(chat_id, None)
         self._indexed.pop(chat_id, None)
-        await self._vectors.delete_chat(chat_id)
+        await self._vectors.delete_group(chat_id)
 
     def _done(self, chat_id: str) -> set[str]:
         """The turns of a chat whose vectors are known to be there."""
