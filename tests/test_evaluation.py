@@ -663,7 +663,7 @@ def test_the_command_counts_with_the_models_tokenizer(
         (["--data", "own.jsonl", "--rank", "3"], "--rank and --perplexity need a model"),
         (["--data", "own.jsonl", "--dump", "no/such/folder"], "--dump no/such/folder: there is no folder no/such"),
         (["--data", "own.jsonl", "--json", "no/file"], "--json no/file: there is no folder no"),
-        (["--data", "own.jsonl", "--dump", "."], "--dump .: cannot be written"),
+        (["--data", "own.jsonl", "--dump", "."], "--dump .: is a folder"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(

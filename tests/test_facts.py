@@ -335,8 +335,8 @@ def test_the_command_on_talks_with_summaries(tmp_path: Path, capsys: pytest.Capt
         (["--summaries", "-1"], "--summaries -1: must be 0 or more"),
         (["--summaries", "3"], "--summaries: needs a model that writes, not CHATLAB_ENGINE=echo"),
         (["--seed", "-1"], "--seed -1: must be 0 or more"),
-        (["--json", "no/file"], "--json no/file: no file can be written there"),
-        (["--json", "."], "--json .: no file can be written there"),
+        (["--json", "no/file"], "--json no/file: there is no folder no"),
+        (["--json", "."], "--json .: is a folder"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(

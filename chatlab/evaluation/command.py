@@ -12,6 +12,7 @@ from typing import Any, TextIO
 import structlog
 
 from chatlab.errors import ConfigError
+from chatlab.evaluation.output import check_file, publish
 from chatlab.settings import Settings
 
 RECALLING = "hybrid"  # the strategy that searches
@@ -62,9 +63,8 @@ class Options:
         check_strategies(self.strategies)
         if wrong := [budget for budget in self.budgets if budget < 1]:
             raise ConfigError(f"--budget {wrong[0]}: must be 1 or more")
-        for option, file in (("--dump", self.dump), ("--json", self.json)):  # a run takes minutes
-            if file is not None and not file.parent.is_dir():
-                raise ConfigError(f"{option} {file}: there is no folder {file.parent}")
+        check_file("--dump", self.dump)
+        check_file("--json", self.json)
         for name in ("max_turns", "rank", "perplexity", "seed"):
             if (getattr(self, name) or 0) < 0:
                 raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be 0 or more")
@@ -95,10 +95,7 @@ def run(given: argparse.Namespace, settings: Settings) -> None:
 
     options = Options.of(given)
     result = asyncio.run(measure(options, settings))
-    print(table(result, result["peer"]))  # noqa: T201 - a command's own words
-    if options.json is not None:
-        with _writable(options.json, "--json") as file:
-            file.write(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    publish(result, table(result, result["peer"]), options.json)
 
 
 async def measure(options: Options, settings: Settings) -> dict[str, Any]:

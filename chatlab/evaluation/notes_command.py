@@ -2,13 +2,13 @@
 
 import argparse
 import asyncio
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from chatlab.errors import ConfigError
+from chatlab.evaluation.output import check_file, publish
 from chatlab.history.notes import COMPRESSION
 from chatlab.settings import Settings, variable
 
@@ -55,8 +55,7 @@ class Options:
         for name in ("summaries", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"--{name} {getattr(self, name)}: must be 0 or more")
-        if self.json is not None and (not self.json.parent.is_dir() or self.json.is_dir()):
-            raise ConfigError(f"--json {self.json}: no file can be written there")
+        check_file("--json", self.json)
 
     @classmethod
     def of(cls, given: argparse.Namespace) -> "Options":
@@ -73,12 +72,7 @@ def run(given: argparse.Namespace, settings: Settings) -> None:
     """
     options = Options.of(given)
     result = asyncio.run(measure(options, settings))
-    print(table(result))  # noqa: T201 - a command's own words
-    if options.json is not None:
-        try:
-            options.json.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"--json {options.json}: cannot be written: {error.strerror}") from error
+    publish(result, table(result), options.json)
 
 
 async def measure(options: Options, settings: Settings) -> dict[str, Any]:
