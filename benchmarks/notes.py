@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.report import p50, p95, write
 from chatlab.chat import TurnRequest
 from chatlab.evaluation.datasets import read_dialogues
-from chatlab.messages import HistoryChoice, SamplingParams
+from chatlab.messages import CacheChoice, Chat, HistoryChoice, SamplingParams
 from chatlab.settings import load_settings
 from chatlab.wiring import Parts, wire
 
@@ -58,10 +58,14 @@ def main(json_file: Path | None = None) -> None:
     write({"notes": figures}, json_file)
 
 
+def _chosen(made: Chat) -> Chat:
+    return replace(made, history=HISTORY, cache=CacheChoice("off"))
+
+
 async def _measure(parts: Parts) -> list[Told]:
     found: list[Told] = []
     for dialogue in read_dialogues(DATA)[:CHATS]:
-        chat = await parts.chats.create_chat(lambda made: replace(made, history=HISTORY), "bench")
+        chat = await parts.chats.create_chat(_chosen, "bench")
         noted: set[str] = set()
         said = [turn.user_message for turn in dialogue.turns]
         for i in range(TURNS):

@@ -21,6 +21,7 @@ def server(port: int, tokens_per_second: float) -> Generator[str]:
             "CHATLAB_ENGINE": "echo",
             "CHATLAB_ECHO_TOKENS_PER_SECOND": str(tokens_per_second),
             "CHATLAB_DATA_DIR": folder,
+            "CHATLAB_CACHE_SCOPE": "off",  # what is asked again is to be computed again
             "CHATLAB_PORT": str(port),
         }
         process = subprocess.Popen([sys.executable, "-m", "chatlab", "serve"], env=environment)

@@ -1,8 +1,11 @@
 """One chat turn, top to bottom.
 
-    server half   admission -> load the chat -> build the prompt -> store the user's message -> job      `begin`
+    server half   admission -> load the chat -> look the answer up                                       `begin`
+                  a hit is stored with the message and is the answer                                     `_serve`
+                  else: build the prompt -> store the user's message -> job
     worker half   engine stream -> partial text stored as it grows -> the end stored -> events           `_answer`
-    afterwards    notes written, the next prompt's beginning computed, the turn made findable           `preparation`
+    afterwards    the answer kept for whoever asks the same                                              `AnswerCache`
+                  notes written, the next prompt's beginning computed, the turn made findable            `preparation`
 
 The turn belongs to the server: whoever asked may leave, come back, or watch from elsewhere. What is not the caller's
 is `NotFound`. Names no implementation of store, jobs, history or engine.
@@ -16,6 +19,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
+from chatlab.cache.answers import AnswerCache, Ask, Lookup
 from chatlab.clock import Clock
 from chatlab.engines.base import Engine, GenerationRequest, Piece
 from chatlab.errors import ChatlabError, FieldError, InvalidInput, NotFound, check_text
@@ -24,7 +28,7 @@ from chatlab.jobs import Job, Jobs
 from chatlab.library import UNDO_SECONDS, ChatLibrary
 from chatlab.messages import (
     CacheChoice,
-    CacheProvenance,
+    CacheEntry,
     Chat,
     DeltaEvent,
     DoneEvent,
@@ -39,8 +43,10 @@ from chatlab.messages import (
     RestartEvent,
     SamplingParams,
     StatusEvent,
+    Timing,
     Turn,
     TurnStatus,
+    Usage,
     path_to,
 )
 from chatlab.notekeeper import Ended, NoteKeeper
@@ -93,10 +99,15 @@ class _Plan:
     turn: Turn
     given: PromptInput
     choice: HistoryChoice
-    prompt: Prompt
+    prompt: Prompt | None  # of a hit there is none
     params: SamplingParams
+    lookup: Lookup
     entitle: str | None
     started_at: float  # perf_counter when the request came in
+
+    def ended(self, turn: Turn) -> Ended:
+        """For what is prepared after it."""
+        return Ended(turn, self.given, self.choice, self.params)
 
 
 class ChatService(ChatLibrary):
@@ -107,6 +118,7 @@ class ChatService(ChatLibrary):
         jobs: Of this process.
         engine: Loaded.
         recall: Finds evicted turns.
+        answers: Those that may serve again.
         metrics: Told of every turn that ended, and of faults.
         clock: Later than everything stored.
         new_id: Unique ids.
@@ -121,6 +133,7 @@ class ChatService(ChatLibrary):
         jobs: Jobs,
         engine: Engine,
         recall: Recall,
+        answers: AnswerCache,
         metrics: Metrics,
         clock: Clock,
         new_id: Callable[[], str],
@@ -131,8 +144,9 @@ class ChatService(ChatLibrary):
         prompts = PromptBuilder(engine, recall)
         self._notes = NoteKeeper(prompts, engine, store, clock, new_id, notes)
         preparation = Preparation(prompts, engine, recall, self._notes, store, jobs, metrics)
-        super().__init__(store, jobs, metrics, clock, new_id, undo_seconds, preparation.forget)
+        super().__init__(store, jobs, metrics, clock, new_id, undo_seconds, preparation.forget, answers.forget)
         self._engine = engine
+        self._answers = answers
         self._prompts = prompts
         self._preparation = preparation
         self._partials = PartialTexts(store, metrics)
@@ -174,22 +188,43 @@ class ChatService(ChatLibrary):
         check_text("userMessage", request.user_message, self._max_message_chars)
         await self._store.conversation(user_id, chat_id)
         job = self._jobs.reserve(user_id, chat_id, self._new_id())
+        ahead = max(0, self._jobs.n_live - self._engine.facts.slots)
         try:
             # 2. The chat as it is now that its place is ours.
             known = await self._store.conversation(user_id, chat_id)
             path = _path(known, request)
 
-            # 3. The prompt, within the budget.
+            # 3. What was answered before.
             params = request.params.over(known.chat.params)
             system = known.chat.system_prompt
             given = PromptInput(system, path, request.user_message, job.turn_id, chat_id, known.notes)
             choice = request.history or known.chat.history
-            prompt = await self._prompts.build(given, choice, params)
-            if prompt.provenance.fault is not None:
-                self._metrics.fault("recall")
+            scope = (request.cache or known.chat.cache).scope
+            lookup = await self._answers.look_up(
+                Ask(
+                    user_id=user_id,
+                    chat_id=chat_id,
+                    turn_id=job.turn_id,
+                    scope=scope,
+                    question=request.user_message,
+                    path=path,
+                    system_prompt=system,
+                    params=params,
+                    model=f"{self._engine.facts.engine}/{self._engine.facts.model}",
+                    bypass=request.cache_bypass,
+                    history=choice,
+                )
+            )
 
-            # 4. The job starts while the message is being stored; nobody hears of the turn before that is done.
-            position = max(0, self._jobs.n_live - self._engine.facts.slots)
+            # 4. Else the prompt, within the budget.
+            prompt = None
+            if lookup.entry is None:
+                prompt = await self._prompts.build(given, choice, params)
+                if prompt.provenance.fault is not None:
+                    self._metrics.fault("recall")
+
+            # 5. The job starts while the message is being stored; nobody hears of the turn before that is done.
+            position = 0 if prompt is None else ahead
             turn = Turn(
                 turn_id=job.turn_id,
                 chat_id=chat_id,
@@ -199,26 +234,64 @@ class ChatService(ChatLibrary):
                 created_at=self._clock(),
                 status="queued" if position else "running",
                 provenance=Provenance(
-                    cache=CacheProvenance("bypass" if request.cache_bypass else "off"),
-                    prompt=prompt.provenance,
+                    cache=lookup.provenance,
+                    prompt=prompt and prompt.provenance,
                     model=self._engine.facts.model,
                     engine=self._engine.facts.engine,
+                    timing=Timing(cache_ms=lookup.ms or None),
                 ),
-                prompt=prompt.recipe,
+                prompt=prompt.recipe if prompt else (),
             )
             job.log.append(StatusEvent(turn.turn_id, chat_id, turn.status, position))
+            if lookup.entry is not None:
+                turn = self._served(turn, lookup, lookup.entry, started_at)
             stored = asyncio.ensure_future(self._store.add_turn(turn))
         except BaseException:
             self._jobs.release(job)
             raise
-        plan = _Plan(turn, given, choice, prompt, params, request.entitle, started_at)
-        self._jobs.start(job, lambda job: self._answer(job, plan, stored))
+        plan = _Plan(turn, given, choice, prompt, params, lookup, request.entitle, started_at)
+        if lookup.entry is None:
+            self._answers.lead(lookup)
+            self._jobs.start(job, lambda job: self._answer(job, plan, stored))
+        else:
+            self._jobs.start(job, lambda job: self._serve(job, plan, stored))
         try:
             await asyncio.shield(stored)
         except Exception:
             await self._jobs.stop(job)
             raise
         return turn
+
+    def _served(self, turn: Turn, lookup: Lookup, entry: CacheEntry, started_at: float) -> Turn:
+        """A turn with a stored answer."""
+        took_ms = round(1e3 * (time.perf_counter() - started_at), 3)
+        timing = Timing(cache_ms=lookup.ms, ttft_ms=took_ms, total_ms=took_ms)
+        usage = Usage(saved_tokens=entry.saved_tokens)
+        return replace(
+            turn,
+            assistant_message=entry.answer,
+            status="done",
+            source="cache",
+            finished_at=self._clock(),
+            finish_reason="stop",
+            provenance=replace(turn.provenance, cache=lookup.provenance, prompt=None, usage=usage, timing=timing),
+        )
+
+    async def _serve(self, job: Job, plan: _Plan, stored: asyncio.Future[None]) -> None:
+        """End a turn that has its answer already. Never raises."""
+        job.closing = True
+        turn, problem = plan.turn, None
+        try:
+            await asyncio.wait([stored])
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None:
+                task.uncancel()  # the answer is there, and is to be stored
+            await asyncio.wait([stored])
+        if isinstance(error := stored.exception(), Exception):
+            log.error("turn could not be stored", turn_id=turn.turn_id, exc_info=error)
+            problem = problem_of(error)
+            turn = replace(turn, status="failed", error=problem)
+        self._end(job, plan, turn, problem)
 
     # A turn: worker half
 
@@ -229,8 +302,12 @@ class ChatService(ChatLibrary):
         status: TurnStatus = "done"
         stored.add_done_callback(lambda _: progress.stored())
         self._partials.follow(plan.turn, job.log)
+        entry: CacheEntry | None = None
         try:
-            await self._generate(job, plan, progress)
+            if plan.lookup.following is not None:
+                entry = await asyncio.shield(plan.lookup.following)
+            if entry is None:
+                await self._generate(job, plan, progress)
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is not None:
                 task.uncancel()  # the cancellation has done its work: the end is still to be stored
@@ -241,16 +318,25 @@ class ChatService(ChatLibrary):
         job.closing = True
         self._partials.leave(plan.turn)
         await asyncio.wait([stored])
-        turn = replace(
-            plan.turn,
-            assistant_message=job.log.text,
-            status=status,
-            source="model",
-            error=problem,
-            finished_at=self._clock(),
-            finish_reason=progress.finish_reason,
-            provenance=replace(plan.turn.provenance, usage=progress.usage, timing=progress.timing),
-        )
+        if entry is not None:
+            plan.lookup.serve(entry)
+            plan.lookup.ms = round(1e3 * (time.perf_counter() - plan.started_at), 3)  # it waited for that answer
+            turn = self._served(plan.turn, plan.lookup, entry, plan.started_at)
+        else:
+            turn = replace(
+                plan.turn,
+                assistant_message=job.log.text,
+                status=status,
+                source="model",
+                error=problem,
+                finished_at=self._clock(),
+                finish_reason=progress.finish_reason,
+                provenance=replace(
+                    plan.turn.provenance,
+                    usage=progress.usage,
+                    timing=replace(progress.timing, cache_ms=plan.turn.provenance.timing.cache_ms),
+                ),
+            )
         try:
             stored.result()
             await self._store.finish_turn(turn)
@@ -258,15 +344,30 @@ class ChatService(ChatLibrary):
             log.error("turn could not be stored", turn_id=turn.turn_id, exc_info=True)
             problem = problem_of(error)
             turn = replace(turn, status="failed", error=problem)
+        kept: CacheEntry | None = None
+        try:
+            kept = await self._answers.offer(plan.lookup, turn)
+        finally:
+            self._answers.ended(plan.lookup, kept)
+        if kept is not None:
+            self._jobs.aside(self._answers.index(plan.lookup, kept), f"index {turn.turn_id}")
+        self._end(job, plan, turn, problem)
+
+    def _end(self, job: Job, plan: _Plan, turn: Turn, problem: Problem | None) -> None:
+        """Count a turn, prepare the next one, tell whoever listens."""
         self._metrics.turn_ended(turn)
+        self._jobs.aside(self._answers.note(plan.lookup), f"note {turn.turn_id}")
         if turn.status == "done" and (entitle := plan.entitle) is not None:
             self._titles.begin(turn, lambda title: self.replace_title(turn.user_id, turn.chat_id, entitle, title))
         if turn.assistant_message:
-            self._preparation.begin(Ended(turn, plan.given, plan.choice, plan.params))
+            self._preparation.begin(plan.ended(turn))
+        if turn.source == "cache" and turn.assistant_message:
+            job.log.append(DeltaEvent(turn.assistant_message))
         job.log.append(DoneEvent(turn) if problem is None else ErrorEvent(turn, problem))
 
     async def _generate(self, job: Job, plan: _Plan, progress: Progress) -> None:
         """The engine's stream as events and measurements."""
+        assert plan.prompt is not None
         request = GenerationRequest(plan.prompt.messages, plan.params, plan.turn.user_id, plan.prompt.quoted_chars)
         async with aclosing(self._engine.stream(request)) as chunks:
             async for chunk in chunks:
@@ -336,6 +437,8 @@ class ChatService(ChatLibrary):
         """Store a person's verdict (1 or -1) on an answer."""
         turn = await self.turn_of_chat(user_id, chat_id, turn_id)
         await self._store.rate(turn, rating, reason, self._clock())
+        if rating < 0:
+            await self._answers.evict_answer_of(turn)
 
     async def pin(self, user_id: str, chat_id: str, turn_id: str, pinned: bool) -> Turn:
         """Keep a turn in the prompt of every later one, or no longer."""

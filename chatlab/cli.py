@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chatlab.errors import ConfigError
+from chatlab.evaluation import cache_command as cache_evaluation
 from chatlab.evaluation import command as history_evaluation
 from chatlab.evaluation import notes_command as notes_evaluation
 from chatlab.settings import import_spaces, load_settings, quieten_libraries
 from chatlab.telemetry import configure_logging
 
 BENCHMARKS = ("turn", "store", "browse", "page", "engine", "prompt", "notes")
-EVALUATIONS = {"history": history_evaluation, "notes": notes_evaluation}
+EVALUATIONS = {"cache": cache_evaluation, "history": history_evaluation, "notes": notes_evaluation}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluated = commands.add_parser("eval", help="measure chatlab's choices on data").add_subparsers(
         dest="subject", required=True
     )
+    cache_evaluation.add_arguments(evaluated.add_parser("cache", help="the cache's decisions on labelled pairs"))
     history_evaluation.add_arguments(evaluated.add_parser("history", help="history strategies on conversations"))
     notes_evaluation.add_arguments(evaluated.add_parser("notes", help="what the notes of old turns keep"))
     return parser

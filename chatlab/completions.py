@@ -1,38 +1,59 @@
 """Answers without a chat, for callers that bring the whole conversation with every request (`/v1`).
 
-Nothing is stored. The answer ends when the caller leaves. A history strategy is applied only when asked for.
+Nothing is stored but, for callers that opt in to the cache, answers that may serve again. The answer ends when the
+caller leaves. A history strategy is applied only when asked for.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 
+from chatlab.cache.answers import AnswerCache, Ask, Lookup
 from chatlab.clock import Clock
-from chatlab.engines.base import Chunk, Engine, GenerationRequest, answer_limit, check_room
+from chatlab.engines.base import Chunk, Engine, Finished, GenerationRequest, Piece, answer_limit, check_room
 from chatlab.errors import EngineError, FieldError, InvalidInput
 from chatlab.history import Judge, NoteWriter, PromptBuilder, PromptInput, Recall, UnstoredNotes
 from chatlab.history.inert import make_inert
 from chatlab.jobs import Jobs
-from chatlab.messages import UNKNOWN_TIME, HistoryChoice, Message, PromptProvenance, SamplingParams, Turn
+from chatlab.messages import (
+    UNKNOWN_TIME,
+    CacheScope,
+    HistoryChoice,
+    Message,
+    PromptProvenance,
+    Provenance,
+    SamplingParams,
+    Turn,
+    Usage,
+)
+from chatlab.progress import Progress
 
 QUESTION_ID = "question"
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A request that fits; `prompt` None when the messages are sent as they came."""
+    """A request that fits, or whose answer is there.
+
+    Attributes:
+        prompt: None when the messages are sent as they came.
+        lookup: Of the cache, for callers that opted in.
+    """
 
     request: GenerationRequest
     prompt: PromptProvenance | None
     prompt_tokens: int
+    lookup: Lookup | None = None
 
 
 class CompletionService:
     """Stateless completions on the same engine and within the same limits as chats."""
 
-    def __init__(self, jobs: Jobs, engine: Engine, recall: Recall, clock: Clock) -> None:
+    def __init__(self, jobs: Jobs, engine: Engine, recall: Recall, answers: AnswerCache, clock: Clock) -> None:
         self._jobs = jobs
+        self._answers = answers
         self._engine = engine
         self._prompts = PromptBuilder(engine, recall)
         # Nobody waits for an embedder: the rules alone judge what is noted.
@@ -45,14 +66,49 @@ class CompletionService:
         messages: Sequence[Message],
         params: SamplingParams,
         history: HistoryChoice | None = None,
+        scope: CacheScope | None = None,
     ) -> Prepared:
-        """Check that a request can be answered.
+        """Check that a request can be answered, or find its answer in the cache where a scope is given.
 
         What a strategy recalls of its messages is found by words alone, what it notes of them is statements alone.
 
         Raises:
-            InvalidInput: The messages do not form a conversation (with `history`), or do not fit (`PromptTooLong`).
+            InvalidInput: The messages do not form a conversation (with `history` or a scope), or do not fit
+                (`PromptTooLong`).
         """
+        lookup = None if scope is None else await self._look_up(user_id, messages, params, scope, history)
+        if lookup is not None and lookup.entry is not None:
+            return Prepared(GenerationRequest(tuple(messages), params, user_id), None, 0, lookup)
+        return replace(await self._prepared(user_id, messages, params, history), lookup=lookup)
+
+    async def _look_up(
+        self,
+        user_id: str,
+        messages: Sequence[Message],
+        params: SamplingParams,
+        scope: CacheScope,
+        history: HistoryChoice | None,
+    ) -> Lookup:
+        given = self._as_conversation(user_id, messages)
+        facts = self._engine.facts
+        return await self._answers.look_up(
+            Ask(
+                user_id=user_id,
+                chat_id="",
+                turn_id="",
+                scope=scope,
+                question=given.question,
+                path=given.path,
+                system_prompt=given.system_prompt,
+                params=params,
+                model=f"{facts.engine}/{facts.model}",
+                history=history,
+            )
+        )
+
+    async def _prepared(
+        self, user_id: str, messages: Sequence[Message], params: SamplingParams, history: HistoryChoice | None
+    ) -> Prepared:
         if history is None:
             return await asyncio.to_thread(self._as_sent, user_id, messages, params)
         given = self._as_conversation(user_id, messages)
@@ -69,12 +125,44 @@ class CompletionService:
             QueueFull: Too many answers are under way; raised before the first chunk.
             EngineError: The engine failed.
         """
+        lookup = prepared.lookup
+        if lookup is not None and lookup.entry is not None:
+            yield Piece(lookup.entry.answer)
+            yield Finished("stop", Usage(0, 0, 0, lookup.entry.saved_tokens))
+            return
+        progress, said = Progress(time.perf_counter()), list[str]()
         with self.slot():
             async with aclosing(self._engine.stream(prepared.request)) as chunks:
                 async for chunk in chunks:
                     if self._jobs.closed:
                         raise EngineError("the server is stopping")
+                    progress.take(chunk)
+                    if isinstance(chunk, Piece):
+                        said.append(chunk.text)
+                    if isinstance(chunk, Finished) and lookup is not None:
+                        await self._keep(lookup, prepared, progress, "".join(said))
                     yield chunk
+
+    async def _keep(self, lookup: Lookup, prepared: Prepared, progress: Progress, answer: str) -> None:
+        """Offer an answer to the cache."""
+        facts = self._engine.facts
+        provenance = Provenance(
+            lookup.provenance, prepared.prompt, progress.usage, progress.timing, facts.model, facts.engine
+        )
+        turn = Turn(
+            turn_id="",
+            chat_id="",
+            user_id=lookup.ask.user_id,
+            parent_turn_id=None,
+            user_message=lookup.ask.question,
+            created_at=self._clock(),
+            assistant_message=answer,
+            status="done",
+            finish_reason=progress.finish_reason,
+            provenance=provenance,
+        )
+        if (kept := await self._answers.offer(lookup, turn)) is not None:
+            self._jobs.aside(self._answers.index(lookup, kept), "index an answer")
 
     @contextmanager
     def slot(self) -> Generator[None]:
@@ -104,7 +192,10 @@ class CompletionService:
         roles = [m["role"] for _, m in rest]
         if not rest or roles != ["user", "assistant"] * (len(rest) // 2) + ["user"]:
             raise InvalidInput(
-                FieldError("messages", "with chatlab.history they must alternate user and assistant and end with user")
+                FieldError(
+                    "messages",
+                    "with chatlab.history or chatlab.cache they must alternate user and assistant and end with user",
+                )
             )
         path = [
             Turn(str(i), "", user_id, None, asked["content"], UNKNOWN_TIME, assistant_message=answer["content"])

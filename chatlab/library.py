@@ -38,6 +38,7 @@ class ChatLibrary:
         new_id: Unique ids.
         undo_seconds: From discarding a chat to its end.
         forget: Deletes what other places than the store keep of a chat.
+        evict: Deletes the answers of a chat that are served to others.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class ChatLibrary:
         new_id: Callable[[], str],
         undo_seconds: float = UNDO_SECONDS,
         forget: Callable[[str], Awaitable[None]] = _nothing,
+        evict: Callable[[str], Awaitable[None]] = _nothing,
     ) -> None:
         self._store = store
         self._jobs = jobs
@@ -57,6 +59,7 @@ class ChatLibrary:
         self._new_id = new_id
         self._undo_seconds = undo_seconds
         self._forget = forget
+        self._evict = evict
         self._changing = asyncio.Lock()  # guards the settings of every chat, its restoring and purging, and presets
         self._purges: dict[str, asyncio.Task[None]] = {}  # by chat
 
@@ -150,6 +153,7 @@ class ChatLibrary:
         place = self._jobs.hold(chat_id)
         try:
             await self._store.conversation(user_id, chat_id)  # another one may have been first
+            await self._evict(chat_id)
             yield
             self._jobs.forget(chat_id)
         finally:

@@ -16,6 +16,8 @@ StrategyName = Literal["direct", "truncate", "summarize", "hybrid"]
 NotesMode = Literal["auto", "ledger", "model"]
 NoteKind = Literal["ledger", "model", "edited", "deleted"]
 CacheScope = Literal["off", "user", "global"]
+CacheOutcome = Literal["hit", "miss", "bypass", "off"]
+CacheTier = Literal["exact", "semantic"]
 TurnStatus = Literal["queued", "running", "done", "stopped", "failed"]
 Source = Literal["model", "cache"]
 FinishReason = Literal["stop", "length"]
@@ -123,12 +125,60 @@ class Problem:
 class CacheProvenance:
     """What the answer cache decided; `similarity` and `threshold` in [-1, 1]."""
 
-    outcome: Literal["hit", "miss", "bypass", "off"] = "off"
-    tier: Literal["exact", "semantic"] | None = None
+    outcome: CacheOutcome = "off"
+    tier: CacheTier | None = None
     similarity: float | None = None
     threshold: float | None = None
     matched_question: str | None = None
     reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CacheEntry:
+    """A stored answer.
+
+    Attributes:
+        entry_id: Of the words of its question and of all that must be equal for it to be served: a newer answer to the
+            same takes its place.
+        bucket: All that must be equal; the words may differ.
+        chat_id: The chat that it is from, as `turn_id` and `user_id`: it goes with it. Empty for a stateless request.
+        saved_tokens: That were computed for it, and are not for a hit.
+        cost_ms: How long that took.
+    """
+
+    entry_id: str
+    bucket: str
+    question: str
+    answer: str
+    user_id: str
+    chat_id: str
+    turn_id: str
+    saved_tokens: int
+    cost_ms: float
+    created_at: datetime
+    expires_at: datetime
+    hits: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CacheLookup:
+    """What the cache did for a turn; `score` and `guard` are of the nearest entry, `saved_*` of a hit."""
+
+    turn_id: str
+    chat_id: str
+    user_id: str
+    created_at: datetime
+    scope: CacheScope
+    outcome: CacheOutcome
+    tier: CacheTier | None
+    entry_id: str | None
+    similarity: float | None
+    score: float | None
+    threshold: float | None
+    guard: str | None
+    lookup_ms: float
+    saved_tokens: int
+    saved_ms: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,19 @@ class Settings(BaseSettings):
         "adds the model's summary where it is sound, `auto` does so if the model passed a test, too.",
     )
     cache_scope: CacheScope = Field(default="user", description="Cache scope of a new chat: `off`, `user` or `global`.")
+    cache_max_error: float = Field(
+        default=0.05, gt=0, lt=1, description="Share of the answers served from the cache that may be wrong."
+    )
+    cache_max_entries: int = Field(
+        default=100_000, ge=1, description="Most stored answers; what saved least for its age goes first."
+    )
+    cache_max_temperature: float = Field(
+        default=1.0, ge=0, description="Answers sampled at a higher temperature are neither stored nor served."
+    )
+    cache_ttl_hours: float = Field(
+        default=720.0, gt=0, description="How long an answer may serve; five minutes where the question is about now."
+    )
+    cache_writes_per_hour: int = Field(default=1_000, ge=0, description="Answers of one user stored within an hour.")
     auth: Literal["open"] = Field(
         default="open", description="Who the caller is: `open` trusts `X-User-ID`, so it listens on loopback only."
     )

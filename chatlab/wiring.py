@@ -5,11 +5,13 @@ import uuid
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import structlog
 
 from chatlab import telemetry
+from chatlab.cache.answers import AnswerCache, CacheLimits
 from chatlab.chat import ChatService
 from chatlab.clock import Clock
 from chatlab.completions import CompletionService
@@ -22,7 +24,7 @@ from chatlab.problems import INTERRUPTED
 from chatlab.settings import Settings, import_spaces
 from chatlab.store import Store
 from chatlab.telemetry import Metrics
-from chatlab.vectors import Vectors
+from chatlab.vectors import QUESTIONS, Vectors
 
 SECRET_FILE = "secret"
 
@@ -39,6 +41,7 @@ class Parts:
     engine: Engine
     embedder: Embedder
     recall: Recall
+    answers: AnswerCache
     metrics: Metrics
     chats: ChatService
     completions: CompletionService
@@ -66,7 +69,9 @@ def wire(settings: Settings, engine: Engine | None = None) -> Generator[Parts]:
             log.info("discarded chats were deleted", chats=discarded)
         engine = engine or make_engine(settings)
         embedder = Embedder(settings.embedder)
-        vectors = Vectors(settings.vectors_uri or str(settings.data_dir / "vectors"), embedder.name)
+        vectors_uri = settings.vectors_uri or str(settings.data_dir / "vectors")
+        vectors = Vectors(vectors_uri, embedder.name)
+        questions = Vectors(vectors_uri, embedder.name, QUESTIONS)
         try:
             metrics = Metrics()
             jobs = Jobs(settings.queue_limit)
@@ -77,6 +82,7 @@ def wire(settings: Settings, engine: Engine | None = None) -> Generator[Parts]:
             metrics.watch(telemetry.KV_LIMIT_BYTES, lambda: engine.load.kv_limit_bytes)
             metrics.watch(telemetry.PREEMPTED, lambda: engine.load.preempted)
             recall = Recall(embedder, vectors)
+            answers = AnswerCache(store, embedder, questions, metrics, clock, _cache_limits(settings))
             if vectors.made:  # somebody's chats are searched: the first question should not wait for the embedder
                 embedder.preload()
             yield Parts(
@@ -86,26 +92,39 @@ def wire(settings: Settings, engine: Engine | None = None) -> Generator[Parts]:
                 engine=engine,
                 embedder=embedder,
                 recall=recall,
+                answers=answers,
                 metrics=metrics,
                 chats=ChatService(
                     store,
                     jobs,
                     engine,
                     recall,
+                    answers,
                     metrics,
                     clock,
                     lambda: uuid.uuid4().hex,
                     settings.max_message_chars,
                     notes=settings.notes,
                 ),
-                completions=CompletionService(jobs, engine, recall, clock),
+                completions=CompletionService(jobs, engine, recall, answers, clock),
                 secret_key=settings.secret_key or _kept_secret(settings.data_dir),
             )
             metrics.close()
         finally:
             vectors.close()
+            questions.close()
             embedder.close()
             engine.close()
+
+
+def _cache_limits(settings: Settings) -> CacheLimits:
+    return CacheLimits(
+        max_error=settings.cache_max_error,
+        max_entries=settings.cache_max_entries,
+        max_temperature=settings.cache_max_temperature,
+        ttl=timedelta(hours=settings.cache_ttl_hours),
+        writes_an_hour=settings.cache_writes_per_hour,
+    )
 
 
 def make_engine(settings: Settings) -> Engine:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import httpx
 import pytest
+import structlog
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -40,12 +41,15 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting of the person's shell or folder reaches a test."""
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No setting of the person's shell or folder reaches a test, nor how an earlier one logged."""
     for name in list(os.environ):
         if name.startswith("CHATLAB_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("CHATLAB_CACHE_SCOPE", "off")  # what asks twice wants two answers, but in the cache's own tests
     monkeypatch.chdir(tmp_path)
+    yield
+    structlog.reset_defaults()  # a command logs to the standard error of its test
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def test_a_chat_has_its_defaults(client: TestClient) -> None:
     chat = answer.json()
     assert chat["userID"] == "local"
     assert chat["history"] == {"strategy": "truncate", "budgetTokens": None}
-    assert chat["cache"] == {"scope": "user"}
+    assert chat["cache"] == {"scope": "off"}
     assert chat["pinned"] is False
     assert chat["archived"] is False
     assert set(chat["params"].values()) == {None}

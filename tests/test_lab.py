@@ -317,7 +317,8 @@ def test_choices_in_every_form(lab: Lab) -> None:
     assert lab.chat(history={"budget_tokens": 50}).stored.history == HistoryChoice("truncate", 50)
     for cache in ("off", {"scope": "off"}, CacheChoice("off")):
         assert lab.chat(cache=cache).stored.cache == CacheChoice("off")
-    assert lab.chat().stored.cache == CacheChoice("user")
+    assert lab.chat(cache="user").stored.cache == CacheChoice("user")
+    assert lab.chat().stored.cache == CacheChoice("off"), "as the settings say"
     chosen = SamplingParams(temperature=0.5, stop=("END",))
     for params in ({"temperature": 0.5, "stop": ["END"]}, chosen):
         assert lab.chat(params=params).stored.params == chosen

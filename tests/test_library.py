@@ -30,7 +30,16 @@ def impatient(parts: Parts, undo_seconds: float = 0.05) -> ChatService:
     clock = Clock(parts.store.latest_time())
     new_id = lambda: uuid.uuid4().hex  # noqa: E731
     return ChatService(
-        parts.store, parts.jobs, parts.engine, parts.recall, parts.metrics, clock, new_id, 10_000, undo_seconds
+        parts.store,
+        parts.jobs,
+        parts.engine,
+        parts.recall,
+        parts.answers,
+        parts.metrics,
+        clock,
+        new_id,
+        10_000,
+        undo_seconds,
     )
 
 

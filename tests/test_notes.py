@@ -90,10 +90,14 @@ async def asked(chats: ChatService, chat: Chat, text: str, **request: Any) -> Tu
     """A turn once it and all that follows it is done."""
     begun = await chats.begin("u", chat.chat_id, TurnRequest(text, **request))
     ended = await chats.wait("u", begun.turn_id)
+    await settled(chats)
+    return ended
+
+
+async def settled(chats: ChatService) -> None:
     async with asyncio.timeout(20):
         while not chats._preparation.idle:
             await asyncio.sleep(0.005)
-    return ended
 
 
 async def chat_of(chats: ChatService, history: HistoryChoice = SUMMARIZE) -> Chat:
@@ -370,6 +374,8 @@ def test_notes_over_rest(tmp_path: Path) -> None:
     ):
         chat_id = new_chat(client, history={"strategy": "summarize", "budgetTokens": 300})
         _talk(client, chat_id)
+        assert client.portal is not None
+        client.portal.call(settled, parts.chats)  # a note that is merged meanwhile is gone
         listed = client.get(f"/chat/{chat_id}/notes").json()["notes"]
         assert listed
         assert set(listed[0]) == {

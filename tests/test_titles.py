@@ -12,7 +12,7 @@ from chatlab.chat import TurnRequest
 from chatlab.engines.base import Chunk, Engine, EngineLoad, GenerationRequest, ModelFacts
 from chatlab.engines.echo import EchoEngine
 from chatlab.errors import EngineError, NotFound
-from chatlab.messages import Turn
+from chatlab.messages import CacheChoice, Turn
 from chatlab.settings import Settings
 from chatlab.titles import acceptable, write_title
 from chatlab.wiring import Parts, wire
@@ -52,7 +52,8 @@ class TitlingEngine(ScriptedEngine):
 
 async def begun(parts: Parts, entitle: str | None = PROVISIONAL) -> str:
     """A chat after its first turn."""
-    chat = await parts.chats.create_chat(lambda chat: replace(chat, title=PROVISIONAL), "u")
+    off = CacheChoice("off")  # every chat is to be answered by its engine
+    chat = await parts.chats.create_chat(lambda chat: replace(chat, title=PROVISIONAL, cache=off), "u")
     turn = await parts.chats.begin("u", chat.chat_id, TurnRequest(QUESTION, entitle=entitle))
     await parts.chats.wait("u", turn.turn_id)
     return chat.chat_id

@@ -29,6 +29,7 @@ from chatlab.errors import ChatlabError, FieldError, InvalidInput, NotFound
 from chatlab.messages import (
     MAX_BUDGET_TOKENS,
     MAX_STOP_STRINGS,
+    CacheProvenance,
     CacheScope,
     FinishReason,
     HistoryChoice,
@@ -227,6 +228,7 @@ def openai_router(
             [message.to_message() for message in body.messages],
             body.to_params(),
             HistoryChoice(history.strategy, history.budget_tokens) if history else None,
+            extra.cache.scope if extra and extra.cache else None,
         )
         answer = _Answer(prepared, facts, with_provenance=extra is not None)
         chunks = completions.stream(prepared)
@@ -381,6 +383,12 @@ class _Answer:
         """Where the answer came from, for callers that opted in."""
         if not self._with_provenance:
             return {}
-        prompt = None if self._prepared.prompt is None else asdict(self._prepared.prompt)
-        provenance = {"cache": {"outcome": "off"}, "prompt": prompt, "model": self._facts.model}
-        return {"chatlab": {"source": "model", "provenance": {**provenance, "engine": self._facts.engine}}}
+        lookup = self._prepared.lookup
+        provenance = {
+            "cache": asdict(lookup.provenance if lookup else CacheProvenance()),
+            "prompt": None if self._prepared.prompt is None else asdict(self._prepared.prompt),
+            "saved_tokens": lookup.entry.saved_tokens if lookup and lookup.entry else None,
+            "model": self._facts.model,
+            "engine": self._facts.engine,
+        }
+        return {"chatlab": {"source": "cache" if lookup and lookup.entry else "model", "provenance": provenance}}

@@ -19,6 +19,7 @@ import duckdb
 
 from chatlab.errors import NotFound
 from chatlab.messages import LIVE, Chat, Feedback, Note, Preset, Problem, Turn
+from chatlab.store.answers import DELETE_ENTRIES_OF_CHAT, DELETE_LOOKUPS_OF_CHAT, AnswerRows
 from chatlab.store.browse import SearchHit, hit_from, list_query, search_query, select_chats
 from chatlab.store.lock import DataDirLock
 from chatlab.store.migrate import migrate, migrations
@@ -43,7 +44,7 @@ from chatlab.store.rows import (
     turn_from,
     turn_row,
 )
-from chatlab.store.statements import Row, Statement
+from chatlab.store.statements import CHAT_IS_THERE, Row, Statement
 from chatlab.store.writer import Change, Condition, Outdated, Writer
 
 FILE = "chatlab.duckdb"
@@ -60,6 +61,7 @@ _ANSWER = ("assistant_message", "status", "source", "error", "finished_at", "fin
 INSERT_CHAT = Statement("insert", "chats", CHAT_COLUMNS)
 UPDATE_CHAT = Statement("update", "chats", ("chat_id", *(name for name in CHAT_COLUMNS if name not in _IDENTITY)))
 INSERT_TURN = Statement("insert", "turns", _QUESTION)
+INSERT_WHOLE_TURN = Statement("insert", "turns", TURN_COLUMNS)
 UPDATE_ANSWER = Statement("update", "turns", ("turn_id", *_ANSWER))
 UPDATE_PARTIAL = Statement("update", "turns", ("turn_id", "assistant_message", "status"))
 PIN_TURN = Statement("update", "turns", ("turn_id", "pinned"))
@@ -76,6 +78,15 @@ UPSERT_GATE = Statement("upsert", "model_gates", ("model", "passed", "measured",
 UPSERT_PRESET = Statement("upsert", "presets", PRESET_COLUMNS)
 DELETE_PRESET = Statement("delete", "presets", ("preset_id",))
 
+OF_A_CHAT = (
+    DELETE_TURNS,
+    DELETE_FEEDBACK,
+    DELETE_NOTES,
+    DELETE_ENTRIES_OF_CHAT,
+    DELETE_LOOKUPS_OF_CHAT,
+    DELETE_CHAT,
+)
+
 _TURN_VALUES = ", ".join(f"turns.{name}" for name in TURN_COLUMNS)
 _WITHOUT_RECIPE = ", ".join("'[]' AS prompt" if name == "prompt" else f"turns.{name}" for name in TURN_COLUMNS)
 _WITH_FEEDBACK = "FROM turns LEFT JOIN feedback ON feedback.turn_id = turns.turn_id AND feedback.{key} = $1"
@@ -88,7 +99,6 @@ SELECT_TURNS = f"""
     ORDER BY turns.created_at
 """
 SELECT_NOTES = f"SELECT {', '.join(NOTE_COLUMNS)} FROM notes WHERE chat_id = $1 ORDER BY created_at"
-CHAT_IS_THERE = "SELECT count(*) = 1 FROM chats WHERE chat_id = $1"
 NOTE_IS_AS_KNOWN = "SELECT count(*) = 1 FROM notes WHERE note_id = $1 AND revision = $2"
 NOTHING_IS_NOTED = (
     "SELECT count(*) = 0 FROM notes WHERE chat_id = $1 AND source_hash = $2 AND NOT list_contains($3, note_id)"
@@ -97,7 +107,7 @@ SELECT_PRESETS = f"SELECT {', '.join(PRESET_COLUMNS)} FROM presets WHERE user_id
 
 
 class DuckDBStore:
-    """The store of one data dir, open between `__enter__` and `__exit__`.
+    """The store of one data dir, open between `__enter__` and `__exit__`; `answers` are those of the cache.
 
     Raises:
         DataDirHeld: Another process has the data dir (`__enter__`).
@@ -109,6 +119,7 @@ class DuckDBStore:
         self._recent = RecentChats()
         self._resources = ExitStack()
         self._local = threading.local()
+        self.answers = AnswerRows(self._read, self._write)
 
     def __enter__(self) -> Self:
         """Lock the data dir, open the file, bring its schema up to date."""
@@ -248,10 +259,11 @@ class DuckDBStore:
     # Turns
 
     async def add_turn(self, turn: Turn) -> None:
-        """Store a new turn."""
+        """Store a new turn, which may have its answer already."""
+        statement = INSERT_TURN if turn.live else INSERT_WHOLE_TURN
         await self._write(
             turn.chat_id,
-            (INSERT_TURN, _pick(INSERT_TURN.columns, TURN_COLUMNS, turn_row(turn))),
+            (statement, _pick(statement.columns, TURN_COLUMNS, turn_row(turn))),
             committed=lambda: self._recent.change(turn.chat_id, lambda known: known.with_turn(turn)),
         )
 
@@ -435,7 +447,7 @@ class DuckDBStore:
 
 
 def _deletion(chat_id: str) -> list[tuple[Statement, Row]]:
-    return [(statement, (chat_id,)) for statement in (DELETE_TURNS, DELETE_FEEDBACK, DELETE_NOTES, DELETE_CHAT)]
+    return [(statement, (chat_id,)) for statement in OF_A_CHAT]
 
 
 def _pick(wanted: Sequence[str], columns: Sequence[str], row: Row) -> Row:

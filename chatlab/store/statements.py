@@ -11,6 +11,7 @@ from typing import Any, Literal
 Row = tuple[Any, ...]
 MAX_VALUES_ROWS = 4
 
+CHAT_IS_THERE = "SELECT count(*) = 1 FROM chats WHERE chat_id = $1"
 SQL_TYPES = {
     "created_at": "TIMESTAMP",
     "updated_at": "TIMESTAMP",
@@ -25,6 +26,15 @@ SQL_TYPES = {
     "latency_ms": "DOUBLE PRECISION",
     "revision": "INTEGER",
     "passed": "BOOLEAN",
+    "expires_at": "TIMESTAMP",
+    "hits": "INTEGER",
+    "saved_tokens": "INTEGER",
+    "cost_ms": "DOUBLE PRECISION",
+    "saved_ms": "DOUBLE PRECISION",
+    "lookup_ms": "DOUBLE PRECISION",
+    "similarity": "DOUBLE PRECISION",
+    "score": "DOUBLE PRECISION",
+    "threshold": "DOUBLE PRECISION",
 }
 
 
