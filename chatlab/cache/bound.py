@@ -37,15 +37,19 @@ class Calibration:
     trap: Floats
     topic: Floats
 
-    def wrong_share(self) -> Floats:
-        """Of what is served at each threshold, under `MIX`, (n,)."""
-        right = MIX["same"] * self.same
-        wrong = MIX["trap"] * self.trap + MIX["topic"] * self.topic
-        return wrong / np.maximum(right + wrong, 1e-9)
+    @property
+    def wrong(self) -> Floats:
+        """Of lookups with a candidate under `MIX`, those served a wrong answer at each threshold, (n,)."""
+        return MIX["trap"] * self.trap + MIX["topic"] * self.topic
+
+    @property
+    def served(self) -> Floats:
+        """Of lookups with a candidate under `MIX`, those served at each threshold, (n,)."""
+        return MIX["same"] * self.same + self.wrong
 
     def threshold(self, max_error: float) -> float:
         """The least from which on no more than this share of what is served is wrong; `CLOSED` if there is none."""
-        kept = (self.wrong_share() <= max_error) & (self.same >= MIN_SERVED)
+        kept = (self.wrong <= max_error * self.served) & (self.same >= MIN_SERVED)
         if not kept.any():
             return CLOSED
         last_bad = np.flatnonzero(~kept & (self.same >= MIN_SERVED))
