@@ -19,7 +19,8 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from chatlab.cache.answers import AnswerCache, Ask, Lookup
+from chatlab.cache.answers import AnswerCache
+from chatlab.cache.lookup import Ask, Lookup
 from chatlab.clock import Clock
 from chatlab.engines.base import Engine, GenerationRequest, Piece
 from chatlab.errors import ChatlabError, FieldError, InvalidInput, NotFound, check_text

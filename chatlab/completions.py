@@ -10,7 +10,8 @@ from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 
-from chatlab.cache.answers import AnswerCache, Ask, Lookup
+from chatlab.cache.answers import AnswerCache
+from chatlab.cache.lookup import Ask, Lookup
 from chatlab.clock import Clock
 from chatlab.engines.base import Chunk, Engine, Finished, GenerationRequest, Piece, answer_limit, check_room
 from chatlab.errors import EngineError, FieldError, InvalidInput

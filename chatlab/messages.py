@@ -17,6 +17,8 @@ NotesMode = Literal["auto", "ledger", "model"]
 NoteKind = Literal["ledger", "model", "edited", "deleted"]
 CacheScope = Literal["off", "user", "global"]
 CacheOutcome = Literal["hit", "miss", "bypass", "off"]
+LookupOutcome = Literal["hit", "miss", "bypass", "shadow"]
+LabelSource = Literal["miss", "audit", "person"]
 CacheTier = Literal["exact", "semantic"]
 TurnStatus = Literal["queued", "running", "done", "stopped", "failed"]
 Source = Literal["model", "cache"]
@@ -162,14 +164,23 @@ class CacheEntry:
 
 @dataclass(frozen=True, slots=True)
 class CacheLookup:
-    """What the cache did for a turn; `score` and `guard` are of the nearest entry, `saved_*` of a hit."""
+    """What the cache did for a turn.
+
+    Attributes:
+        outcome: `shadow` is what would have been a hit.
+        entry_id: The entry that was served, or the nearest.
+        similarity: Of its question, cosine in [-1, 1]; `score`, in [0, 1], and `guard`, that refused it, are its, too.
+        saved_tokens: By a hit; `saved_ms` net of the lookup.
+        same: Whether its answer serves the question, where that is known.
+        label_weight: Lookups that this knowledge stands for; `label_source` is where it is from.
+    """
 
     turn_id: str
     chat_id: str
     user_id: str
     created_at: datetime
     scope: CacheScope
-    outcome: CacheOutcome
+    outcome: LookupOutcome
     tier: CacheTier | None
     entry_id: str | None
     similarity: float | None
@@ -179,6 +190,9 @@ class CacheLookup:
     lookup_ms: float
     saved_tokens: int
     saved_ms: float
+    same: bool | None = None
+    label_weight: float | None = None
+    label_source: LabelSource | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from chatlab.cache.admission import not_stored_because, time_to_live
-from chatlab.cache.answers import Ask, CacheLimits, Lookup
+from chatlab.cache.answers import CacheLimits
+from chatlab.cache.lookup import Ask, Lookup
 from chatlab.cache.personal import personal_data
 from chatlab.chat import TurnRequest
 from chatlab.errors import ModelUnavailable

@@ -9,9 +9,9 @@ event loop.
 
 import asyncio
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,25 +20,16 @@ import structlog
 from chatlab.cache.admission import not_stored_because, time_to_live
 from chatlab.cache.bound import shipped
 from chatlab.cache.context import needs_context
-from chatlab.cache.decision import CANDIDATES, Judgement, best, judge
+from chatlab.cache.decision import CANDIDATES, best, judge
 from chatlab.cache.evidence import Question
 from chatlab.cache.key import CALIBRATION_VERSION, digest, history_key
+from chatlab.cache.lookup import Ask, Lookup
+from chatlab.cache.questions import Questions
 from chatlab.cache.reading import MAX_CHARS, language_of, normalised
 from chatlab.cache.verifier import calibrated_for
 from chatlab.embedding import Embedder
 from chatlab.errors import ModelUnavailable, VectorsUnavailable
-from chatlab.messages import (
-    CacheEntry,
-    CacheLookup,
-    CacheOutcome,
-    CacheProvenance,
-    CacheScope,
-    CacheTier,
-    HistoryChoice,
-    Message,
-    SamplingParams,
-    Turn,
-)
+from chatlab.messages import CacheEntry, Message, Turn
 from chatlab.store import Store
 from chatlab.telemetry import Metrics
 from chatlab.vectors import Vectors
@@ -63,99 +54,6 @@ class CacheLimits:
     max_temperature: float = 1.0
     ttl: timedelta = timedelta(days=30)
     writes_an_hour: int = 1_000  # of one user
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A question with all that its answer depends on.
-
-    Attributes:
-        path: The turns before it.
-        bypass: Whether the model is to answer in any case.
-        model: That would answer, and what runs it.
-        history: What of the path the model would see.
-    """
-
-    user_id: str
-    chat_id: str
-    turn_id: str
-    scope: CacheScope
-    question: str
-    path: Sequence[Turn]
-    system_prompt: str | None
-    params: SamplingParams
-    model: str
-    bypass: bool = False
-    history: HistoryChoice | None = None
-
-
-@dataclass(slots=True)
-class Lookup:
-    """What was found for a question.
-
-    Attributes:
-        entry: What is served; None is a miss.
-        entry_id: Under which an answer to the question is stored; None where it is not.
-        nearest: The judgement of the entry that is served, or of the nearest.
-        matched: That entry.
-        indexed: Whether the question's vector is stored already, from an earlier answer.
-        following: The same question under way: what it stores serves this one, too.
-        leading: For those that follow this one.
-    """
-
-    ask: Ask
-    outcome: CacheOutcome
-    entry: CacheEntry | None = None
-    tier: CacheTier | None = None
-    entry_id: str | None = None
-    bucket: str = ""
-    question: Question | None = None
-    nearest: Judgement | None = None
-    matched: CacheEntry | None = None
-    threshold: float | None = None
-    reason: str | None = None
-    ms: float = 0.0
-    indexed: bool = False
-    following: asyncio.Future[CacheEntry | None] | None = None
-    leading: asyncio.Future[CacheEntry | None] | None = None
-
-    def serve(self, entry: CacheEntry) -> None:
-        """Make it a hit of the exact tier."""
-        self.outcome, self.tier, self.entry, self.matched, self.reason = "hit", "exact", entry, entry, None
-
-    @property
-    def provenance(self) -> CacheProvenance:
-        """As a turn shows it; a question that is not served is not shown: its chat may go before this one."""
-        similarity = 1.0 if self.tier == "exact" else self.nearest and round(self.nearest.similarity, 4)
-        return CacheProvenance(
-            outcome=self.outcome,
-            tier=self.tier,
-            similarity=similarity,
-            threshold=self.threshold,
-            matched_question=self.entry.question if self.entry is not None else None,
-            reason=self.reason,
-        )
-
-    def record(self, at: datetime) -> CacheLookup:
-        """As it is stored."""
-        nearest, entry = self.nearest, self.entry
-        return CacheLookup(
-            turn_id=self.ask.turn_id,
-            chat_id=self.ask.chat_id,
-            user_id=self.ask.user_id,
-            created_at=at,
-            scope=self.ask.scope,
-            outcome=self.outcome,
-            tier=self.tier,
-            entry_id=self.matched.entry_id if self.matched else None,
-            similarity=1.0 if self.tier == "exact" else nearest and nearest.similarity,
-            score=1.0 if self.tier == "exact" else nearest and nearest.score,
-            threshold=self.threshold,
-            guard=nearest and nearest.guard,
-            lookup_ms=self.ms,
-            saved_tokens=entry.saved_tokens if entry else 0,
-            saved_ms=max(0.0, entry.cost_ms - self.ms) if entry else 0.0,
-        )
 
 
 class AnswerCache:
@@ -187,7 +85,7 @@ class AnswerCache:
         self._limits = limits
         self._threshold = shipped().threshold(limits.max_error)
         self._semantic = calibrated_for(embedder.name)
-        self._questions: OrderedDict[str, Question] = OrderedDict()
+        self._questions = Questions(embedder, KNOWN_QUESTIONS)
         self._under_way: dict[str, asyncio.Future[CacheEntry | None]] = {}  # by entry id
         self._written: dict[str, deque[datetime]] = {}  # by user, when answers were stored within the last hour
         self._n_stored = 0
@@ -234,7 +132,7 @@ class AnswerCache:
             return
         if not self._embedder.loaded and not await self._worth_loading(lookup):
             return
-        lookup.question, *before = await self._read([ask.question, *_asked_before(ask.path)])
+        lookup.question, *before = await self._questions.get([ask.question, *_asked_before(ask.path)])
         bucket = lookup.bucket
         if ask.path:
             vectors = [each.embedded.vector for each in before]
@@ -281,7 +179,7 @@ class AnswerCache:
         if not candidates:
             lookup.reason = "nothing stored is near"
             return
-        questions = await self._read([entry.question for entry in candidates])
+        questions = await self._questions.get([entry.question for entry in candidates])
         found = best(await asyncio.to_thread(judge, question, questions), self._threshold)
         if found is None:
             return
@@ -293,21 +191,6 @@ class AnswerCache:
             lookup.reason = f"{found.guard} differs from the nearest"
         else:
             lookup.reason = f"score {found.score:.2f} is below {self._threshold:.2f}"
-
-    async def _read(self, texts: Sequence[str]) -> list[Question]:
-        """Texts as questions; what was read before is known."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._questions]
-        if new:
-            embedded = await self._embedder.embed_tokens([text[:MAX_CHARS] for text in new])
-            for text, vectors in zip(new, embedded, strict=True):
-                whole = vectors.whole and len(text) <= MAX_CHARS
-                self._questions[text] = Question(text, replace(vectors, whole=whole))
-        found = [self._questions[text] for text in texts]
-        for text in texts:
-            self._questions.move_to_end(text)
-        while len(self._questions) > KNOWN_QUESTIONS:
-            self._questions.popitem(last=False)
-        return found
 
     # One answer for those who ask the same at once
 
@@ -379,7 +262,7 @@ class AnswerCache:
             return
 
         async def add() -> None:
-            question = lookup.question or (await self._read([entry.question]))[0]
+            question = lookup.question or (await self._questions.get([entry.question]))[0]
             if question.embedded.whole and not lookup.indexed:
                 await self._vectors.add(entry.bucket, [entry.entry_id], question.embedded.vector[None])
                 if not await self._rows.entries([entry.entry_id]):  # its chat went meanwhile

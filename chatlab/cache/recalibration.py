@@ -12,14 +12,12 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chatlab.cache.bound import CLOSED, MIN_SERVED, shipped
-
-LabelSource = Literal["miss", "audit", "person"]
+from chatlab.messages import LabelSource
 
 MAX_WRONG_REQUESTS = 0.01  # of all requests that look an answer up
 AUDIT_SHARE = 0.1  # of hits, that the model answers, too

@@ -5,7 +5,6 @@ compared with all that is stored.
 """
 
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +15,12 @@ from chatlab.cache.context import needs_context
 from chatlab.cache.decision import CANDIDATES, Judgement, best, judge
 from chatlab.cache.evidence import Question
 from chatlab.cache.key import history_key
+from chatlab.cache.questions import CHUNK, Questions
 from chatlab.cache.reading import normalised
-from chatlab.embedding import Embedder, TokenVectors
+from chatlab.embedding import Embedder
 from chatlab.evaluation.readers.pairs import ConversationPair, LabelledPair
 from chatlab.messages import Message
 
-CHUNK = 256  # texts embedded together
 TIMED = 200  # lookups, one by one
 MAX_KNOWN = 20_000  # texts whose vectors are kept
 EXACT, NO_CANDIDATE, OTHER_HISTORY = "exact", "nothing stored is near", "another conversation"
@@ -88,36 +87,6 @@ def _shares(items: Sequence[Item]) -> dict[str, Any]:
     }
 
 
-class Texts:
-    """Texts as questions, embedded in chunks; the latest are kept.
-
-    Args:
-        embedder: Of their vectors.
-    """
-
-    def __init__(self, embedder: Embedder) -> None:
-        self._embedder = embedder
-        self._known: OrderedDict[str, Question] = OrderedDict()
-
-    async def get(self, texts: Sequence[str]) -> list[Question]:
-        """These texts.
-
-        Raises:
-            ModelUnavailable: The embedder cannot be loaded.
-        """
-        new = sorted({text for text in texts if text not in self._known}, key=len)
-        for i in range(0, len(new), CHUNK):
-            for text, embedded in zip(new[i : i + CHUNK], await self._embed(new[i : i + CHUNK]), strict=True):
-                self._known[text] = Question(text, embedded)
-        found = [self._known[text] for text in texts]
-        while len(self._known) > MAX_KNOWN:
-            self._known.popitem(last=False)
-        return found
-
-    async def _embed(self, texts: Sequence[str]) -> list[TokenVectors]:
-        return await self._embedder.embed_tokens(texts)
-
-
 async def evaluate_pairs(
     pairs: Sequence[LabelledPair], embedder: Embedder, threshold: float, pooled: bool = False
 ) -> Outcome:
@@ -129,12 +98,12 @@ async def evaluate_pairs(
         threshold: Least score that is served.
         pooled: Whether all first sides are stored before.
     """
-    texts = Texts(embedder)
+    texts = Questions(embedder, MAX_KNOWN)
     items = await (_pooled if pooled else _alone)(pairs, texts, threshold)
     return Outcome(items, threshold, await _timed(pairs, embedder, threshold))
 
 
-async def _alone(pairs: Sequence[LabelledPair], texts: Texts, threshold: float) -> list[Item]:
+async def _alone(pairs: Sequence[LabelledPair], texts: Questions, threshold: float) -> list[Item]:
     items: list[Item] = []
     for i in range(0, len(pairs), CHUNK):
         chunk = pairs[i : i + CHUNK]
@@ -145,7 +114,7 @@ async def _alone(pairs: Sequence[LabelledPair], texts: Texts, threshold: float) 
     return items
 
 
-async def _pooled(pairs: Sequence[LabelledPair], texts: Texts, threshold: float) -> list[Item]:
+async def _pooled(pairs: Sequence[LabelledPair], texts: Questions, threshold: float) -> list[Item]:
     stored = await texts.get([pair.a for pair in pairs])
     vectors = np.stack([each.embedded.vector for each in stored])  # (n, dim)
     place_of = {normalised(pair.a): i for i, pair in reversed([*enumerate(pairs)])}
@@ -178,7 +147,7 @@ def _item(pair: LabelledPair | ConversationPair, found: Judgement | None, thresh
 async def _timed(pairs: Sequence[LabelledPair], embedder: Embedder, threshold: float) -> list[float]:
     """Milliseconds of lookups one by one: the question embedded, its candidate at hand."""
     chosen = pairs[:: max(1, len(pairs) // TIMED)][:TIMED]
-    stored = await Texts(embedder).get([pair.a for pair in chosen])
+    stored = await Questions(embedder, MAX_KNOWN).get([pair.a for pair in chosen])
     took: list[float] = []
     for pair, candidate in zip(chosen, stored, strict=True):
         started = time.perf_counter()
@@ -196,7 +165,7 @@ async def evaluate_conversations(pairs: Sequence[ConversationPair], embedder: Em
         embedder: The cache's.
         threshold: Least score that is served.
     """
-    texts = Texts(embedder)
+    texts = Questions(embedder, MAX_KNOWN)
     items: list[Item] = []
     took: list[float] = []
     for pair in pairs:
@@ -211,7 +180,7 @@ async def evaluate_conversations(pairs: Sequence[ConversationPair], embedder: Em
     return Outcome(items, threshold, took)
 
 
-async def _keyed(messages: Sequence[Message], texts: Texts) -> tuple[str, Question]:
+async def _keyed(messages: Sequence[Message], texts: Questions) -> tuple[str, Question]:
     """What the last message is keyed by beside its own words, and the message."""
     said = [message["content"] for message in messages if message["role"] == "user"]
     *before, asked = await texts.get(said)

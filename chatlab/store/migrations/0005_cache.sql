@@ -29,6 +29,9 @@ CREATE TABLE cache_lookups (
     guard TEXT, -- that refused the nearest
     lookup_ms DOUBLE PRECISION NOT NULL,
     saved_tokens INTEGER NOT NULL,
-    saved_ms DOUBLE PRECISION NOT NULL
+    saved_ms DOUBLE PRECISION NOT NULL,
+    same BOOLEAN, -- whether the entry's answer serves the question, where that is known
+    label_weight DOUBLE PRECISION, -- lookups that the label stands for
+    label_source TEXT -- who says so
 );
 CREATE INDEX cache_lookups_by_chat ON cache_lookups (chat_id);

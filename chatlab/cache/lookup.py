@@ -1,0 +1,114 @@
+"""One lookup of the answer cache: what is asked, and what was found for it. Knows no store and no embedder."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from chatlab.cache.decision import Judgement
+from chatlab.cache.evidence import Question
+from chatlab.messages import (
+    CacheEntry,
+    CacheLookup,
+    CacheOutcome,
+    CacheProvenance,
+    CacheScope,
+    CacheTier,
+    HistoryChoice,
+    SamplingParams,
+    Turn,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A question with all that its answer depends on.
+
+    Attributes:
+        path: The turns before it.
+        bypass: Whether the model is to answer in any case.
+        model: That would answer, and what runs it.
+        history: What of the path the model would see.
+    """
+
+    user_id: str
+    chat_id: str
+    turn_id: str
+    scope: CacheScope
+    question: str
+    path: Sequence[Turn]
+    system_prompt: str | None
+    params: SamplingParams
+    model: str
+    bypass: bool = False
+    history: HistoryChoice | None = None
+
+
+@dataclass(slots=True)
+class Lookup:
+    """What was found for a question.
+
+    Attributes:
+        entry: What is served; None is a miss.
+        entry_id: Under which an answer to the question is stored; None where it is not.
+        nearest: The judgement of the entry that is served, or of the nearest.
+        matched: That entry.
+        indexed: Whether the question's vector is stored already, from an earlier answer.
+        following: The same question under way: what it stores serves this one, too.
+        leading: For those that follow this one.
+    """
+
+    ask: Ask
+    outcome: CacheOutcome
+    entry: CacheEntry | None = None
+    tier: CacheTier | None = None
+    entry_id: str | None = None
+    bucket: str = ""
+    question: Question | None = None
+    nearest: Judgement | None = None
+    matched: CacheEntry | None = None
+    threshold: float | None = None
+    reason: str | None = None
+    ms: float = 0.0
+    indexed: bool = False
+    following: asyncio.Future[CacheEntry | None] | None = None
+    leading: asyncio.Future[CacheEntry | None] | None = None
+
+    def serve(self, entry: CacheEntry) -> None:
+        """Make it a hit of the exact tier."""
+        self.outcome, self.tier, self.entry, self.matched, self.reason = "hit", "exact", entry, entry, None
+
+    @property
+    def provenance(self) -> CacheProvenance:
+        """As a turn shows it; a question that is not served is not shown: its chat may go before this one."""
+        similarity = 1.0 if self.tier == "exact" else self.nearest and round(self.nearest.similarity, 4)
+        return CacheProvenance(
+            outcome=self.outcome,
+            tier=self.tier,
+            similarity=similarity,
+            threshold=self.threshold,
+            matched_question=self.entry.question if self.entry is not None else None,
+            reason=self.reason,
+        )
+
+    def record(self, at: datetime) -> CacheLookup:
+        """As it is stored; for a question that was looked up."""
+        assert self.outcome != "off"
+        nearest, entry = self.nearest, self.entry
+        return CacheLookup(
+            turn_id=self.ask.turn_id,
+            chat_id=self.ask.chat_id,
+            user_id=self.ask.user_id,
+            created_at=at,
+            scope=self.ask.scope,
+            outcome=self.outcome,
+            tier=self.tier,
+            entry_id=self.matched.entry_id if self.matched else None,
+            similarity=1.0 if self.tier == "exact" else nearest and nearest.similarity,
+            score=1.0 if self.tier == "exact" else nearest and nearest.score,
+            threshold=self.threshold,
+            guard=nearest and nearest.guard,
+            lookup_ms=self.ms,
+            saved_tokens=entry.saved_tokens if entry else 0,
+            saved_ms=max(0.0, entry.cost_ms - self.ms) if entry else 0.0,
+        )
