@@ -19,7 +19,7 @@ from chatlab.cache.comparator import (
 from chatlab.cache.evidence import Question
 from chatlab.embedding import Embedder
 from tools.make_cache_answers import FILE, MAX_TOKENS, UNSEEN_PAIRS, read_answers
-from tools.train_comparator import compare, errors
+from tools.train_comparator import SURE, compare, errors
 from tools.train_verifier import pairs
 
 BRIDGE = "How long is the bridge to the island?"
@@ -42,13 +42,17 @@ async def test_the_same_text_agrees_whatever_was_asked(embedder: Embedder) -> No
     ("a", "b"),
     [
         ((BRIDGE, "It is 12 km long."), ("How long is the tunnel to the island?", "It is 15 km long.")),
+        ((BRIDGE, "It is 12 km long."), (BRIDGE, "It is 15 km long.")),
+        ((BRIDGE, "It is open to cars."), (BRIDGE, "It is not open to cars.")),
         (
             ("Can dogs eat grapes?", "No, grapes are toxic to dogs, and even a few can damage their kidneys."),
             ("Can dogs eat carrots?", "Yes, carrots are a healthy snack for dogs, raw or cooked."),
         ),
     ],
 )
-async def test_other_numbers_and_names_do_not(embedder: Embedder, a: tuple[str, str], b: tuple[str, str]) -> None:
+async def test_another_number_a_negation_another_thing_do_not(
+    embedder: Embedder, a: tuple[str, str], b: tuple[str, str]
+) -> None:
     first, second = await answered(embedder, a, b)
     assert not agree(first, second)
 
@@ -71,8 +75,9 @@ async def test_nothing_said_and_a_very_long_answer(embedder: Embedder) -> None:
 
 def test_the_shipped_errors_are_those_of_a_comparison_that_says_something() -> None:
     rates = shipped()
-    assert 0 < rates.false_same < 0.5
+    assert rates.false_same > 0
     assert 0 < rates.false_different < 0.5
+    assert rates.false_same + rates.false_different < 0.9, "with 1 a coin says as much"
     assert 0 < rates.worth(0.05) < 1
     assert weights().coefficients.shape == (len(ANSWER_FEATURES),)
 
@@ -84,12 +89,12 @@ async def test_on_answers_it_knows_it_errs_about_as_often(embedder: Embedder) ->
     assert len(answers.keys() - in_pairs) <= 2 * UNSEEN_PAIRS
     assert all(answers.values())
     assert max(map(len, answers.values())) < 12 * MAX_TOKENS
-    some = {text: answers[text] for text in [*answers][:200]}
+    some = {text: answers[text] for text in [*answers][:300]}
     texts = [*{*some, *map(opening, some.values())}]
     read = {text: Question(text, each) for text, each in zip(texts, await embedder.embed_tokens(texts), strict=True)}
     found = compare([*pairs()], some, read)
-    odds = weights().odds(found.features[found.near])
-    measured, rates = errors(odds, found.same[found.near], float(weights().cut)), shipped()
+    decisive = found.near & (found.scores >= SURE)
+    measured, rates = errors(found.odds(weights())[decisive], found.same[decisive], float(weights().cut)), shipped()
     assert measured.false_same == pytest.approx(rates.false_same, abs=0.15)
     assert measured.false_different == pytest.approx(rates.false_different, abs=0.15)
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
 
-from chatlab.cache.comparator import ANSWER_FEATURES, WEIGHTS, Answered, Weights, compared, opening
+from chatlab.cache.comparator import ANSWER_FEATURES, WEIGHTS, Answered, Weights, compared, opening, plain
 from chatlab.cache.decision import judge
 from chatlab.cache.evidence import Question
 from chatlab.cache.recalibration import Comparator
@@ -28,10 +29,12 @@ from tools.make_cache_answers import FILE, UNSEEN, near, read_answers
 from tools.train_verifier import Pair, pairs, questions
 
 ROOT = Path(__file__).parent.parent
-PENALTY = 0.03  # C, of scaled features
+PENALTY = 0.1  # C, of scaled features
 FOLDS = 10
+DRAWS = 1_000
 BOUND = 0.05  # share of wrong ones at which a label is to say most
-SURE = 0.5  # score of the verifier from which on errors are measured on their own: they decide on the threshold
+SURE = 0.5  # score of the verifier: of what is above the threshold is decided, and there the comparison errs more often
+TOLD = {None: 0.0, True: np.inf, False: -np.inf}
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -39,10 +42,18 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Compared:
-    """Pairs of questions with the features of their answers, (n, n_features)."""
+    """Pairs of questions with their answers compared.
+
+    Attributes:
+        features: Of the answers, (n, n_features).
+        told: Log odds where they are plain, infinite; else 0, (n,).
+        scores: The verifier's of the questions, (n,).
+        near: Whether the cache would compare them, (n,).
+    """
 
     pairs: Sequence[Pair]
     features: Floats
+    told: Floats
     scores: Floats
     near: Bools
 
@@ -50,6 +61,10 @@ class Compared:
     def same(self) -> Bools:
         """Whether one answer serves both."""
         return np.array([pair.same for pair in self.pairs])
+
+    def odds(self, trained: Weights) -> Floats:
+        """That answers say the same, (n,)."""
+        return trained.odds(self.features) + self.told
 
 
 def compare(known: Sequence[Pair], answers: dict[str, str], read: dict[str, Question]) -> Compared:
@@ -59,6 +74,7 @@ def compare(known: Sequence[Pair], answers: dict[str, str], read: dict[str, Ques
     return Compared(
         pairs=found,
         features=np.array([compared(answered[pair.a], answered[pair.b]) for pair in found]),
+        told=np.array([TOLD[plain(answered[pair.a].answer, answered[pair.b].answer)] for pair in found]),
         scores=np.array([judge(read[pair.a], [read[pair.b]])[0].score for pair in found]),
         near=np.array([near(read, pair.a, pair.b) for pair in found]),
     )
@@ -79,7 +95,10 @@ def errors(odds: Floats, same: Bools, cut: float) -> Comparator:
 
 def best_cut(odds: Floats, same: Bools) -> float:
     """The cut with which a label says most about a share of wrong ones at the bound."""
-    return max(map(float, np.quantile(odds, np.linspace(0.02, 0.98, 97))), key=lambda cut: worth(odds, same, cut))
+    return max(
+        map(float, np.quantile(odds[np.isfinite(odds)], np.linspace(0.02, 0.98, 97))),
+        key=lambda cut: worth(odds, same, cut),
+    )
 
 
 def worth(odds: Floats, same: Bools, cut: float) -> float:
@@ -98,18 +117,24 @@ def main() -> None:
     unseen = compare([Pair(each.a, each.b, each.same, "", 0) for each in read_pairs(UNSEEN)], answers, read)
 
     odds = np.zeros(len(known.pairs))
-    groups = [pair.group for pair in known.pairs]
+    groups = np.array([pair.group for pair in known.pairs])
     for train, test in GroupKFold(FOLDS).split(known.features, known.same, groups):
-        odds[test] = fit(known.features[train], known.same[train]).odds(known.features[test])
-    cut = best_cut(odds[known.near], known.same[known.near])
-    measured = errors(odds[known.near], known.same[known.near], cut)
+        odds[test] = fit(known.features[train], known.same[train]).odds(known.features[test]) + known.told[test]
+    decisive = known.near & (known.scores >= SURE)
+    cut = best_cut(odds[decisive], known.same[decisive])
+    measured = errors(odds[decisive], known.same[decisive], cut)
     trained = fit(known.features, known.same)
 
     print(f"{len(answers)} answers; cut {cut:+.2f}")
     _report("near, left out", odds, known, known.near, cut)
     _report("others, left out", odds, known, ~known.near, cut)
-    _report(f"near, the verifier says {SURE}", odds, known, known.near & (known.scores >= SURE), cut)
-    _report("never seen", trained.odds(unseen.features), unseen, unseen.near, cut)
+    for low, high in pairwise((0.0, 0.3, SURE, 0.65, 1.01)):
+        chosen = known.near & (known.scores >= low) & (known.scores < high)
+        _report(f"near, the verifier says {low} to {high:.2f}", odds, known, chosen, cut)
+    _report(f"near, the verifier says {SURE} and more", odds, known, decisive, cut)
+    low, high = _intervals(odds[decisive], known.same[decisive], groups[decisive], cut)
+    print(f"95 % of draws of groups: false same {low[0]:.2f}-{high[0]:.2f}, false different {low[1]:.2f}-{high[1]:.2f}")
+    _report("never seen", unseen.odds(trained), unseen, unseen.near, cut)
     for name, value in sorted(zip(ANSWER_FEATURES, trained.coefficients, strict=True), key=lambda each: -abs(each[1])):
         print(f"{name:46} {value:+.2f}")
     arrays: dict[str, Any] = {name: np.float32(getattr(trained, name)) for name in Weights.__dataclass_fields__}
@@ -120,11 +145,23 @@ def main() -> None:
     np.savez(ROOT / "chatlab" / "cache" / WEIGHTS, **arrays)
 
 
+def _intervals(odds: Floats, same: Bools, groups: NDArray[np.int64], cut: float, seed: int = 0) -> Floats:
+    """The errors of groups drawn again and again, between which 95 % lie, (2, 2)."""
+    rng = np.random.default_rng(seed)
+    places = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    drawn: list[tuple[float, float]] = []
+    for _ in range(DRAWS):
+        chosen = np.concatenate([places[i] for i in rng.integers(len(places), size=len(places))])
+        found = errors(odds[chosen], same[chosen], cut)
+        drawn.append((found.false_same, found.false_different))
+    return np.quantile(drawn, [0.025, 0.975], axis=0)
+
+
 def _report(name: str, odds: Floats, of: Compared, chosen: Bools, cut: float) -> None:
     odds, same = odds[chosen], of.same[chosen]
     found = errors(odds, same, cut)
     print(
-        f"{name}: {same.sum()} same, {(~same).sum()} not; AUC {roc_auc_score(same, odds):.3f}, "
+        f"{name}: {same.sum()} same, {(~same).sum()} not; AUC {roc_auc_score(same, np.clip(odds, -50, 50)):.3f}, "
         f"false same {found.false_same:.3f}, false different {found.false_different:.3f}, "
         f"worth {worth(odds, same, cut):.3f}"
     )

@@ -1,8 +1,10 @@
 """Whether two answers say the same: what makes a label where no person does.
 
-A logistic regression over the beginnings of both answers and what each of them has of the other's question. It never
-compares the questions with each other, which the verifier does: its errors are to be others than the verifier's.
-Trained by `tools/train_comparator.py`, which measures its errors, too; the card is in `data/README.md`.
+A logistic regression over the beginnings of both answers: how alike they are, whether they differ in the direction in
+which the questions do, and in whose answer the words of which question stand. How alike the questions are is no part of
+it: that is the verifier's, whose errors these labels are to find. Of two answers with the same words but another number
+or a negation none is needed. Trained by `tools/train_comparator.py`, which measures its errors, too; the card is in
+`data/README.md`.
 """
 
 from dataclasses import dataclass
@@ -13,19 +15,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatlab.cache.evidence import FEATURES, Question, evidence
+from chatlab.cache.guards import refusal
 from chatlab.cache.reading import normalised
 from chatlab.cache.recalibration import Comparator
 
 WEIGHTS = "comparator.npz"
 OPENING_CHARS = 300  # of an answer: it was trained on answers of 64 tokens, and longer ones begin with what they are on
 
+TELLING = frozenset({"number", "unit", "currency", "date", "negation", "opposite"})  # guards; of few words apart
+
+_OF_EVIDENCE = (
+    "similarity",
+    "aligned mean, least",
+    "content words in common",
+    "words in common",
+    "numbers differ",
+    "names of one only, more",
+)
+_PLACES = [FEATURES.index(name) for name in _OF_EVIDENCE]
+_WORDS = (
+    "the question's own words in the other answer",
+    "the question's own words in its answer",
+    "the question's own words in its answer alone",
+    "words of both questions in its answer",
+)
 ANSWER_FEATURES = (
-    *FEATURES,
+    *_OF_EVIDENCE,
     "same first words",
-    "own question nearer than the other's",
-    "own question nearer, most",
-    "other's question, least",
-    "one question's own words in its answer alone",
+    "differ as the questions do",
+    "both answers to both questions",
+    *(f"{name}, {which}" for which in ("least", "most") for name in _WORDS),
 )
 
 Floats = NDArray[np.float64]
@@ -49,7 +68,7 @@ class Weights:
         coefficients: Of the scaled features, (n_features,).
         bias: Of the regression.
         cut: Log odds from which on answers say the same.
-        errors: Of that: false "same", false "different", (2,).
+        errors: Of what is decided so, the plain included: false "same", false "different", (2,).
     """
 
     mean: Floats
@@ -73,10 +92,20 @@ def opening(answer: str) -> str:
 
 def agree(a: Answered, b: Answered) -> bool:
     """Whether the answers say the same, as far as can be seen; the same whichever comes first."""
-    if normalised(a.answer.text) == normalised(b.answer.text):
+    return decided(weights(), a, b) >= float(weights().cut)
+
+
+def decided(trained: Weights, a: Answered, b: Answered) -> float:
+    """Log odds that the answers say the same; infinite where no weights are needed."""
+    told = plain(a.answer, b.answer)
+    return float(trained.odds(compared(a, b)[None])[0]) if told is None else np.inf if told else -np.inf
+
+
+def plain(a: Question, b: Question) -> bool | None:
+    """Whether two answers say the same, where that is plain; else None."""
+    if normalised(a.text) == normalised(b.text):
         return True
-    trained = weights()
-    return float(trained.odds(compared(a, b)[None])[0]) >= float(trained.cut)
+    return False if refusal(a.reading, b.reading) in TELLING else None
 
 
 def shipped() -> Comparator:
@@ -87,16 +116,15 @@ def shipped() -> Comparator:
 
 def compared(a: Answered, b: Answered) -> Floats:
     """The numbers, in the order of `ANSWER_FEATURES`, (n_features,)."""
-    own = [_similarity(each.question, each.answer) for each in (a, b)]
-    cross = [_similarity(a.question, b.answer), _similarity(b.question, a.answer)]
+    questions = [each.question.embedded.vector for each in (a, b)]
+    answers = [each.answer.embedded.vector for each in (a, b)]
     more = [
         np.log1p(_first_words(a.answer, b.answer)),
-        sum(own) - sum(cross),
-        max(own[0] - cross[0], own[1] - cross[1]),
-        min(cross),
-        np.log1p(_told_apart(a, b) + _told_apart(b, a)),
+        _cosine(questions[0] - questions[1], answers[0] - answers[1]),
+        _cosine(questions[0] + questions[1], answers[0] + answers[1]),
     ]
-    return np.concatenate([evidence(a.answer, b.answer), more]).astype(np.float64)
+    words = np.log1p(np.sort([_words(a, b), _words(b, a)], axis=0)).ravel()
+    return np.concatenate([evidence(a.answer, b.answer)[_PLACES], more, words]).astype(np.float64)
 
 
 @cache
@@ -106,8 +134,8 @@ def weights() -> Weights:
         return Weights(**{name: arrays[name].astype(np.float64) for name in Weights.__dataclass_fields__})
 
 
-def _similarity(a: Question, b: Question) -> float:
-    return float(a.embedded.vector @ b.embedded.vector)
+def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b) + 1e-9))
 
 
 def _first_words(a: Question, b: Question) -> int:
@@ -116,8 +144,9 @@ def _first_words(a: Question, b: Question) -> int:
     return (*same, False).index(False)
 
 
-def _told_apart(a: Answered, b: Answered) -> int:
-    """Words that the answer of `a` takes from its question, and `b` has nowhere."""
-    asked, said = ({word.stem for word in each.reading.content} for each in (a.question, a.answer))
-    elsewhere = {*b.question.reading.stems, *b.answer.reading.stems}
-    return len(asked & said - elsewhere)
+def _words(a: Answered, b: Answered) -> list[int]:
+    """How many words `_WORDS` says, of the question of `a`."""
+    ours, theirs = ({word.stem for word in each.question.reading.content} for each in (a, b))
+    said, elsewhere = {*a.answer.reading.stems}, {*b.answer.reading.stems}
+    own = ours - theirs
+    return [len(own & elsewhere), len(own & said), len(own & said - elsewhere), len(ours & theirs & said)]
