@@ -102,7 +102,7 @@ async def test_on_answers_it_knows_it_errs_about_as_often(embedder: Embedder) ->
 async def test_a_comparison_takes_little(embedder: Embedder) -> None:
     turns = [*read_answers(FILE).items()][:40]
     each = await answered(embedder, *turns)
-    started = time.perf_counter()
+    started = time.process_time()
     for a, b in pairwise(each):
         agree(a, b)
-    assert (time.perf_counter() - started) / len(each) < 0.02
+    assert (time.process_time() - started) / len(each) < 0.02

@@ -7,6 +7,8 @@ or a negation none is needed. Trained by `tools/train_comparator.py`, which meas
 `data/README.md`.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -14,7 +16,7 @@ from importlib import resources
 import numpy as np
 from numpy.typing import NDArray
 
-from chatlab.cache.evidence import FEATURES, Question, evidence
+from chatlab.cache.evidence import Question
 from chatlab.cache.guards import refusal
 from chatlab.cache.reading import normalised
 from chatlab.cache.recalibration import Comparator
@@ -24,15 +26,6 @@ OPENING_CHARS = 300  # of an answer: it was trained on answers of 64 tokens, and
 
 TELLING = frozenset({"number", "unit", "currency", "date", "negation", "opposite"})  # guards; of few words apart
 
-_OF_EVIDENCE = (
-    "similarity",
-    "aligned mean, least",
-    "content words in common",
-    "words in common",
-    "numbers differ",
-    "names of one only, more",
-)
-_PLACES = [FEATURES.index(name) for name in _OF_EVIDENCE]
 _WORDS = (
     "the question's own words in the other answer",
     "the question's own words in its answer",
@@ -40,7 +33,9 @@ _WORDS = (
     "words of both questions in its answer",
 )
 ANSWER_FEATURES = (
-    *_OF_EVIDENCE,
+    "similarity",
+    "content words in common",
+    "words in common",
     "same first words",
     "differ as the questions do",
     "both answers to both questions",
@@ -92,13 +87,11 @@ def opening(answer: str) -> str:
 
 def agree(a: Answered, b: Answered) -> bool:
     """Whether the answers say the same, as far as can be seen; the same whichever comes first."""
-    return decided(weights(), a, b) >= float(weights().cut)
-
-
-def decided(trained: Weights, a: Answered, b: Answered) -> float:
-    """Log odds that the answers say the same; infinite where no weights are needed."""
     told = plain(a.answer, b.answer)
-    return float(trained.odds(compared(a, b)[None])[0]) if told is None else np.inf if told else -np.inf
+    if told is not None:
+        return told
+    trained = weights()
+    return float(trained.odds(compared(a, b)[None])[0]) >= float(trained.cut)
 
 
 def plain(a: Question, b: Question) -> bool | None:
@@ -109,7 +102,10 @@ def plain(a: Question, b: Question) -> bool | None:
 
 
 def shipped() -> Comparator:
-    """How often `agree` errs, measured on answers that it was not trained on, to questions that are near."""
+    """How often `agree` errs, of answers left out of its training whose questions the verifier takes for the same.
+
+    Of questions less alike it takes fewer answers wrongly for the same. Of another model's answers it errs otherwise.
+    """
     false_same, false_different = weights().errors
     return Comparator(float(false_same), float(false_different))
 
@@ -118,13 +114,17 @@ def compared(a: Answered, b: Answered) -> Floats:
     """The numbers, in the order of `ANSWER_FEATURES`, (n_features,)."""
     questions = [each.question.embedded.vector for each in (a, b)]
     answers = [each.answer.embedded.vector for each in (a, b)]
-    more = [
-        np.log1p(_first_words(a.answer, b.answer)),
+    ours, theirs = ({word.stem for word in each.answer.reading.content} for each in (a, b))
+    values = [
+        float(answers[0] @ answers[1]),
+        len(ours & theirs) / max(1, len(ours | theirs)),
+        _in_common(a.answer.reading.stems, b.answer.reading.stems),
+        np.log1p(_first_words(a.answer.reading.stems, b.answer.reading.stems)),
         _cosine(questions[0] - questions[1], answers[0] - answers[1]),
         _cosine(questions[0] + questions[1], answers[0] + answers[1]),
     ]
     words = np.log1p(np.sort([_words(a, b), _words(b, a)], axis=0)).ravel()
-    return np.concatenate([evidence(a.answer, b.answer)[_PLACES], more, words]).astype(np.float64)
+    return np.array([*values, *words], dtype=np.float64)
 
 
 @cache
@@ -138,10 +138,16 @@ def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b) + 1e-9))
 
 
-def _first_words(a: Question, b: Question) -> int:
+def _in_common(a: Sequence[str], b: Sequence[str]) -> float:
+    """Share of the words of both."""
+    ours, theirs = Counter(a), Counter(b)
+    return (ours & theirs).total() / max(1, (ours | theirs).total())
+
+
+def _first_words(a: Sequence[str], b: Sequence[str]) -> int:
     """With how many same words they begin."""
-    same = [x == y for x, y in zip(a.reading.stems, b.reading.stems, strict=False)]
-    return (*same, False).index(False)
+    same = [x == y for x, y in zip(a, b, strict=False)]
+    return [*same, False].index(False)
 
 
 def _words(a: Answered, b: Answered) -> list[int]:
