@@ -1,7 +1,7 @@
 """Writes `data/cache_answers.jsonl`: what the bundled model answers to questions of the cache's data, greedily.
 
-For `tools/train_comparator.py`. Of some groups and topics a question, two that ask the same and one that does not, as
-near as what the cache compares; and of some pairs that nothing is trained on both questions. Takes minutes.
+For `tools/train_comparator.py --anew`. Of some groups and topics a question, two that ask the same and one that does
+not, as near as what the cache compares; and of some pairs that nothing is trained on both questions. Takes minutes.
 """
 
 import asyncio
@@ -90,7 +90,7 @@ async def answers(engine: Engine, texts: Sequence[str]) -> list[str]:
     return list(await asyncio.gather(*map(answer, texts)))
 
 
-def main() -> None:
+def ask_anew() -> None:
     """Ask and write."""
     known = [*pairs()]
     in_test = [text for pair in read_pairs(UNSEEN) for text in (pair.a, pair.b)]
@@ -108,7 +108,3 @@ def main() -> None:
     ]
     FILE.write_text("".join(lines), encoding="utf-8")
     print(f"{len(lines)} answers, {FILE.stat().st_size // 1_000} kB")
-
-
-if __name__ == "__main__":
-    main()

@@ -24,8 +24,7 @@ from chatlab.cache.decision import judge
 from chatlab.cache.evidence import Question
 from chatlab.cache.recalibration import Comparator
 from chatlab.evaluation.readers.pairs import read_pairs
-from tools import make_cache_answers
-from tools.make_cache_answers import FILE, UNSEEN, near, read_answers
+from tools.make_cache_answers import FILE, UNSEEN, ask_anew, near, read_answers
 from tools.train_verifier import Pair, pairs, questions
 
 ROOT = Path(__file__).parent.parent
@@ -110,7 +109,7 @@ def worth(odds: Floats, same: Bools, cut: float) -> float:
 def main() -> None:
     """Train, measure and report."""
     if "--anew" in sys.argv[1:]:
-        make_cache_answers.main()
+        ask_anew()
     answers = read_answers(FILE)
     read = asyncio.run(questions(sorted({*answers, *map(opening, answers.values())})))
     known = compare([*pairs()], answers, read)
