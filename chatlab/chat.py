@@ -4,7 +4,8 @@
                   a hit is stored with the message and is the answer                                     `_serve`
                   else: build the prompt -> store the user's message -> job
     worker half   engine stream -> partial text stored as it grows -> the end stored -> events           `_answer`
-    afterwards    the answer kept for whoever asks the same                                              `AnswerCache`
+    afterwards    the answer kept for whoever asks the same; compared with one that was near             `AnswerCache`
+                  a share of hits answered by the model, too                                             `Auditor`
                   notes written, the next prompt's beginning computed, the turn made findable            `preparation`
 
 The turn belongs to the server: whoever asked may leave, come back, or watch from elsewhere. What is not the caller's
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
+from chatlab.auditor import Auditor
 from chatlab.cache.answers import AnswerCache
 from chatlab.cache.lookup import Ask, Lookup
 from chatlab.clock import Clock
@@ -43,6 +45,7 @@ from chatlab.messages import (
     Provenance,
     RestartEvent,
     SamplingParams,
+    Similar,
     StatusEvent,
     Timing,
     Turn,
@@ -152,6 +155,7 @@ class ChatService(ChatLibrary):
         self._preparation = preparation
         self._partials = PartialTexts(store, metrics)
         self._titles = TitleWriter(engine, jobs, metrics)
+        self._auditor = Auditor(engine, metrics)
         self._max_message_chars = max_message_chars
 
     # Chats with their turns
@@ -243,7 +247,7 @@ class ChatService(ChatLibrary):
                 ),
                 prompt=prompt.recipe if prompt else (),
             )
-            job.log.append(StatusEvent(turn.turn_id, chat_id, turn.status, position))
+            job.log.append(StatusEvent(turn.turn_id, chat_id, turn.status, position, lookup.similar))
             if lookup.entry is not None:
                 turn = self._served(turn, lookup, lookup.entry, started_at)
             stored = asyncio.ensure_future(self._store.add_turn(turn))
@@ -313,6 +317,9 @@ class ChatService(ChatLibrary):
             if (task := asyncio.current_task()) is not None:
                 task.uncancel()  # the cancellation has done its work: the end is still to be stored
             status, problem = ("stopped", None) if job.stop_asked else ("failed", INTERRUPTED)
+            if job.stop_asked and plan.lookup.taken:
+                plan.lookup.serve_matched("the person took the answer to a similar question")
+                entry = plan.lookup.entry
         except Exception as error:
             status, problem = "failed", problem_of(error)
             log.warning("turn failed", turn_id=plan.turn.turn_id, exc_info=not isinstance(error, ChatlabError))
@@ -320,7 +327,10 @@ class ChatService(ChatLibrary):
         self._partials.leave(plan.turn)
         await asyncio.wait([stored])
         if entry is not None:
-            plan.lookup.serve(entry)
+            if not plan.lookup.taken:
+                plan.lookup.serve(entry)
+            if job.log.text:
+                job.log.append(RestartEvent())
             plan.lookup.ms = round(1e3 * (time.perf_counter() - plan.started_at), 3)  # it waited for that answer
             turn = self._served(plan.turn, plan.lookup, entry, plan.started_at)
         else:
@@ -357,7 +367,7 @@ class ChatService(ChatLibrary):
     def _end(self, job: Job, plan: _Plan, turn: Turn, problem: Problem | None) -> None:
         """Count a turn, prepare the next one, tell whoever listens."""
         self._metrics.turn_ended(turn)
-        self._jobs.aside(self._answers.note(plan.lookup), f"note {turn.turn_id}")
+        self._jobs.aside(self._learn(plan, turn), f"learn {turn.turn_id}")
         if turn.status == "done" and (entitle := plan.entitle) is not None:
             self._titles.begin(turn, lambda title: self.replace_title(turn.user_id, turn.chat_id, entitle, title))
         if turn.assistant_message:
@@ -366,11 +376,23 @@ class ChatService(ChatLibrary):
             job.log.append(DeltaEvent(turn.assistant_message))
         job.log.append(DoneEvent(turn) if problem is None else ErrorEvent(turn, problem))
 
+    async def _learn(self, plan: _Plan, turn: Turn) -> None:
+        """Note what the cache did, and whether it was right as far as that can be known."""
+        await self._answers.note(plan.lookup)
+        await self._answers.learn(plan.lookup, turn)
+        if turn.source == "cache" and self._answers.to_audit(plan.lookup):
+            await self._auditor.ask(
+                lambda: self._request(plan), lambda answer: self._answers.audited(plan.lookup, answer)
+            )
+
+    async def _request(self, plan: _Plan) -> GenerationRequest:
+        """What the model is asked, or would have been."""
+        prompt = plan.prompt or await self._prompts.build(plan.given, plan.choice, plan.params)
+        return GenerationRequest(prompt.messages, plan.params, plan.turn.user_id, prompt.quoted_chars)
+
     async def _generate(self, job: Job, plan: _Plan, progress: Progress) -> None:
         """The engine's stream as events and measurements."""
-        assert plan.prompt is not None
-        request = GenerationRequest(plan.prompt.messages, plan.params, plan.turn.user_id, plan.prompt.quoted_chars)
-        async with aclosing(self._engine.stream(request)) as chunks:
+        async with aclosing(self._engine.stream(await self._request(plan))) as chunks:
             async for chunk in chunks:
                 progress.take(chunk)
                 if isinstance(chunk, Piece) and chunk.text:
@@ -438,8 +460,24 @@ class ChatService(ChatLibrary):
         """Store a person's verdict (1 or -1) on an answer."""
         turn = await self.turn_of_chat(user_id, chat_id, turn_id)
         await self._store.rate(turn, rating, reason, self._clock())
-        if rating < 0:
-            await self._answers.evict_answer_of(turn)
+        await self._answers.rated(turn, rating)
+
+    def similar_to(self, turn: Turn) -> Similar | None:
+        """What may do for a turn under way until its answer is there, unless a person has judged it."""
+        return self._answers.similar_to(turn.turn_id) if turn.live else None
+
+    async def judge_similar(self, user_id: str, turn_id: str, same: bool) -> Turn:
+        """Take a person's word on whether the answer to a similar question will do.
+
+        If it will, and the turn is under way, that answer is the turn's and the model's is given up.
+
+        Raises:
+            NotFound: No such turn of this user, or nothing similar was found for it.
+        """
+        turn = await self.turn(user_id, turn_id)
+        if not await self._answers.person_says(turn, same):
+            raise NotFound("similar question of turn", turn_id)
+        return await self.stop(user_id, turn_id) if same and turn.live else turn
 
     async def pin(self, user_id: str, chat_id: str, turn_id: str, pinned: bool) -> Turn:
         """Keep a turn in the prompt of every later one, or no longer."""

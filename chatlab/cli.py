@@ -8,6 +8,7 @@ from pathlib import Path
 
 from chatlab.errors import ConfigError
 from chatlab.evaluation import cache_command as cache_evaluation
+from chatlab.evaluation import calibrate_command as calibration
 from chatlab.evaluation import command as history_evaluation
 from chatlab.evaluation import notes_command as notes_evaluation
 from chatlab.settings import import_spaces, load_settings, quieten_libraries
@@ -36,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.command == "eval":
             EVALUATIONS[given.subject].run(given, settings)
             return 0
+        if given.command == "calibrate":
+            calibration.run(given, settings)
+            return 0
         if settings.on_zero_gpu:
             import_spaces()
         from chatlab.serve import serve  # takes seconds: not for --help
@@ -56,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", help="address to listen on (CHATLAB_HOST)")
     serve.add_argument("--port", type=int, help="port to listen on, 0 for a free one (CHATLAB_PORT)")
     serve.add_argument("--data-dir", type=Path, help="folder of everything stored (CHATLAB_DATA_DIR)")
+    calibration.add_arguments(
+        commands.add_parser("calibrate", help="which threshold of the cache labels allow: of a file, a log, a server")
+    )
     bench = commands.add_parser("bench", help="measure a part beside its peers (from a checkout)")
     bench.add_argument("subject", choices=BENCHMARKS)
     bench.add_argument("--json", type=Path, help="write the result here, too")

@@ -6,10 +6,11 @@ caller leaves. A history strategy is applied only when asked for.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 
+from chatlab.auditor import Auditor
 from chatlab.cache.answers import AnswerCache
 from chatlab.cache.lookup import Ask, Lookup
 from chatlab.clock import Clock
@@ -52,9 +53,20 @@ class Prepared:
 class CompletionService:
     """Stateless completions on the same engine and within the same limits as chats."""
 
-    def __init__(self, jobs: Jobs, engine: Engine, recall: Recall, answers: AnswerCache, clock: Clock) -> None:
+    def __init__(
+        self,
+        jobs: Jobs,
+        engine: Engine,
+        recall: Recall,
+        answers: AnswerCache,
+        auditor: Auditor,
+        clock: Clock,
+        new_id: Callable[[], str],
+    ) -> None:
         self._jobs = jobs
         self._answers = answers
+        self._auditor = auditor
+        self._new_id = new_id
         self._engine = engine
         self._prompts = PromptBuilder(engine, recall)
         # Nobody waits for an embedder: the rules alone judge what is noted.
@@ -96,7 +108,7 @@ class CompletionService:
             Ask(
                 user_id=user_id,
                 chat_id="",
-                turn_id="",
+                turn_id=self._new_id(),
                 scope=scope,
                 question=given.question,
                 path=given.path,
@@ -128,6 +140,7 @@ class CompletionService:
         """
         lookup = prepared.lookup
         if lookup is not None and lookup.entry is not None:
+            self._jobs.aside(self._served(lookup, prepared), "learn of a hit")
             yield Piece(lookup.entry.answer)
             yield Finished("stop", Usage(0, 0, 0, lookup.entry.saved_tokens))
             return
@@ -144,8 +157,19 @@ class CompletionService:
                         await self._keep(lookup, prepared, progress, "".join(said))
                     yield chunk
 
+    async def _served(self, lookup: Lookup, prepared: Prepared) -> None:
+        """Note a hit, and audit it where it was drawn."""
+        await self._answers.note(lookup)
+        ask, messages = lookup.ask, prepared.request.messages
+
+        async def request() -> GenerationRequest:
+            return (await self._prepared(ask.user_id, messages, ask.params, ask.history)).request
+
+        if self._answers.to_audit(lookup):
+            await self._auditor.ask(request, lambda answer: self._answers.audited(lookup, answer))
+
     async def _keep(self, lookup: Lookup, prepared: Prepared, progress: Progress, answer: str) -> None:
-        """Offer an answer to the cache."""
+        """Offer an answer to the cache, and learn from it."""
         facts = self._engine.facts
         provenance = Provenance(
             lookup.provenance, prepared.prompt, progress.usage, progress.timing, facts.model, facts.engine
@@ -164,6 +188,11 @@ class CompletionService:
         )
         if (kept := await self._answers.offer(lookup, turn)) is not None:
             self._jobs.aside(self._answers.index(lookup, kept), "index an answer")
+        self._jobs.aside(self._noted(lookup, turn), "learn of a miss")
+
+    async def _noted(self, lookup: Lookup, turn: Turn) -> None:
+        await self._answers.note(lookup)
+        await self._answers.learn(lookup, turn)
 
     @contextmanager
     def slot(self) -> Generator[None]:

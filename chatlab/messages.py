@@ -168,7 +168,7 @@ class CacheLookup:
 
     Attributes:
         outcome: `shadow` is what would have been a hit.
-        entry_id: The entry that was served, or the nearest.
+        entry_id: The entry that was served, or the nearest; `own` tells whether it is the user's.
         similarity: Of its question, cosine in [-1, 1]; `score`, in [0, 1], and `guard`, that refused it, are its, too.
         saved_tokens: By a hit; `saved_ms` net of the lookup.
         same: Whether its answer serves the question, where that is known.
@@ -190,9 +190,25 @@ class CacheLookup:
     lookup_ms: float
     saved_tokens: int
     saved_ms: float
+    own: bool | None = None
     same: bool | None = None
     label_weight: float | None = None
     label_source: LabelSource | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Similar:
+    """A user's earlier question that is too near to keep silent about and too far to be served.
+
+    Attributes:
+        similarity: Of the two questions, cosine in [-1, 1].
+        score: How likely its answer serves both, in [0, 1].
+    """
+
+    question: str
+    answer: str
+    similarity: float
+    score: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,12 +438,16 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class StatusEvent:
-    """The first event of a turn; `position` counts the answers ahead of it."""
+    """The first event of a turn; `position` counts the answers ahead of it.
+
+    `similar` is what may do until the answer is there; it is not stored with the turn.
+    """
 
     turn_id: str
     chat_id: str
     state: TurnStatus
     position: int
+    similar: Similar | None = None
 
 
 @dataclass(frozen=True, slots=True)

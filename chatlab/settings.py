@@ -119,6 +119,19 @@ class Settings(BaseSettings):
         default=720.0, gt=0, description="How long an answer may serve; five minutes where the question is about now."
     )
     cache_writes_per_hour: int = Field(default=1_000, ge=0, description="Answers of one user stored within an hour.")
+    cache_audit_share: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="Share of the answers served by meaning that the model gives, too, while idle: whether they are "
+        "right.",
+    )
+    cache_similar: bool = Field(
+        default=True, description="Show the answer to a similar question of the user's while the model answers."
+    )
+    cache_shadow: bool = Field(
+        default=False, description="Decide and note what would be served, and let the model answer all the same."
+    )
     auth: Literal["open"] = Field(
         default="open", description="Who the caller is: `open` trusts `X-User-ID`, so it listens on loopback only."
     )

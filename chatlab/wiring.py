@@ -11,7 +11,9 @@ from pathlib import Path
 import structlog
 
 from chatlab import telemetry
-from chatlab.cache.answers import AnswerCache, CacheLimits
+from chatlab.auditor import Auditor
+from chatlab.cache.answers import AnswerCache
+from chatlab.cache.stored import CacheLimits
 from chatlab.chat import ChatService
 from chatlab.clock import Clock
 from chatlab.completions import CompletionService
@@ -106,7 +108,9 @@ def wire(settings: Settings, engine: Engine | None = None) -> Generator[Parts]:
                     settings.max_message_chars,
                     notes=settings.notes,
                 ),
-                completions=CompletionService(jobs, engine, recall, answers, clock),
+                completions=CompletionService(
+                    jobs, engine, recall, answers, Auditor(engine, metrics), clock, lambda: uuid.uuid4().hex
+                ),
                 secret_key=settings.secret_key or _kept_secret(settings.data_dir),
             )
             metrics.close()
@@ -124,6 +128,9 @@ def _cache_limits(settings: Settings) -> CacheLimits:
         max_temperature=settings.cache_max_temperature,
         ttl=timedelta(hours=settings.cache_ttl_hours),
         writes_an_hour=settings.cache_writes_per_hour,
+        audit_share=settings.cache_audit_share,
+        similar=settings.cache_similar,
+        shadow=settings.cache_shadow,
     )
 
 

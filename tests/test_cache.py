@@ -11,9 +11,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from chatlab.cache.admission import not_stored_because, time_to_live
-from chatlab.cache.answers import CacheLimits
 from chatlab.cache.lookup import Ask, Lookup
 from chatlab.cache.personal import personal_data
+from chatlab.cache.stored import CacheLimits
 from chatlab.chat import TurnRequest
 from chatlab.errors import ModelUnavailable
 from chatlab.messages import (

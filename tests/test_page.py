@@ -785,3 +785,46 @@ class TestFrames:
         expect(frame.locator("#chats li")).to_have_count(1)
         expect(frame.locator(".banner.denied")).to_contain_text("only as long as this page")
         shot(page, "storage-denied")
+
+
+class TestSimilarQuestion:
+    def test_the_answer_to_a_similar_question_is_offered(self, browser: Browser, start_server: StartServer) -> None:
+        asked = "How do I get a wine stain out of a white shirt?"
+        near = "What removes red wine from a white shirt?"
+        server = start_server(echo_tokens_per_second=1, cache_scope="user", cache_max_error=0.005)
+        with new_context(browser) as context:
+            page = open_chat_page(context.new_page(), server.url)
+            send(page, asked)
+            expect(page.locator("#latest .line")).to_contain_text("tokens/s", timeout=30_000)
+            similar = page.locator(".similar")
+
+            def again() -> None:
+                open_chat_page(page, server.url)
+                send(page, near)
+                live = page.locator('#latest article[data-live="true"]:not([data-turn=""])')
+                expect(live).to_be_visible(timeout=30_000)
+
+            again()
+            for _ in range(10):  # the embedder is being loaded
+                if similar.is_visible():
+                    break
+                page.locator("#stop").click()
+                page.wait_for_timeout(3_000)
+                again()
+            expect(similar).to_contain_text(f"The answer to a similar question: {asked}")
+            examine(page, "similar")
+            similar.get_by_role("button", name="Not this").click()
+            expect(similar).to_have_count(0)
+            expect(page.locator("#latest .answer .text")).to_contain_text("red")
+            expect(similar).to_have_count(0)
+            page.locator("#stop").click()
+            expect(page.locator("#latest .line")).to_contain_text("stopped")
+
+            page.set_viewport_size(NARROW)
+            page.emulate_media(color_scheme="dark")
+            again()
+            expect(similar).to_be_visible()
+            examine(page, "similar-dark-narrow")
+            similar.get_by_role("button", name="That’s it").click()
+            expect(page.locator("#latest .line")).to_contain_text("from the cache")
+            expect(page.locator("#latest .answer .text")).to_have_text(asked)

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, FastAPI
 
+from chatlab.api.cache import cache_router
 from chatlab.api.chats import chats_router
 from chatlab.api.notes import notes_router
 from chatlab.api.openai import openai_router
@@ -16,6 +17,7 @@ def install(app: FastAPI, parts: Parts) -> None:
     ours.include_router(chats_router(parts.chats, parts.settings))
     ours.include_router(turns_router(parts.chats, parts.settings))
     ours.include_router(notes_router(parts.chats, parts.settings))
+    ours.include_router(cache_router(parts.answers, parts.settings))
     ours.include_router(openai_router(parts.completions, parts.engine.facts, parts.embedder, parts.settings))
     ours.include_router(
         service_router(parts.store, parts.metrics, lambda: "ok" if parts.engine.alive else "not answering")

@@ -193,6 +193,12 @@ class NewFeedback(Body):
     reason: Text | None = Field(None, max_length=MAX_REASON_CHARS)
 
 
+class SimilarVerdict(Body):
+    """Body of `POST /completions/{turnID}/similar`: whether the answer to the similar question will do."""
+
+    same: StrictBool
+
+
 class Answer(Body):
     """What we send: everything is set."""
 
@@ -396,13 +402,23 @@ class PromptBody(Answer):
         )
 
 
+class SimilarBody(Answer):
+    """An earlier question of the caller's that is near, and its answer."""
+
+    question: str
+    answer: str
+    similarity: float
+    score: float
+
+
 class StatusEventBody(Answer):
-    """Data of the event `status`."""
+    """Data of the event `status`; `similar` may do until the answer is there."""
 
     turn_id: str
     chat_id: str
     state: TurnStatus
     position: int
+    similar: SimilarBody | None
 
 
 class Health(Answer):

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Header, Response
 from chatlab.api.identity import Caller
 from chatlab.api.parameters import ID, problems
 from chatlab.api.problems import problem_response, route_class
-from chatlab.api.schemas import NewFeedback, NewTurn, PromptBody, TurnBody, TurnChange
+from chatlab.api.schemas import NewFeedback, NewTurn, PromptBody, SimilarVerdict, TurnBody, TurnChange
 from chatlab.api.sse import encode, stream_response
 from chatlab.chat import NEWEST, ChatService, TurnRequest
 from chatlab.messages import CacheChoice, Chat, SamplingParams
@@ -68,6 +68,11 @@ def turns_router(chats: ChatService, settings: Settings) -> APIRouter:
     async def stop_turn(user_id: Caller, turnID: ID) -> TurnBody:
         """Stop a turn, keeping what was written; idempotent."""
         return TurnBody.of(await chats.stop(user_id, turnID))
+
+    @router.post("/completions/{turnID}/similar", responses=problems(404, 413, 422))
+    async def judge_similar(user_id: Caller, turnID: ID, body: SimilarVerdict) -> TurnBody:
+        """Say whether the answer to the similar question of `status` will do: if so, it is this turn's answer."""
+        return TurnBody.of(await chats.judge_similar(user_id, turnID, body.same))
 
     @router.get("/chat/{chatID}/turns/{turnID}/prompt", responses=problems(404, 422))
     async def get_prompt(user_id: Caller, chatID: ID, turnID: ID) -> PromptBody:

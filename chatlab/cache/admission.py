@@ -41,14 +41,8 @@ def not_stored_because(
     answer = turn.assistant_message or ""
     prompt = turn.provenance.prompt
     kinds = {part.kind for part in prompt.parts} if prompt else set[str]()
-    if turn.status != "done" or turn.error is not None:
-        return f"the answer is {turn.status}"
-    if turn.finish_reason != "stop":
-        return "the answer was cut"
-    if not answer.strip() or len(answer) > MAX_CHARS:
-        return "the answer is empty or too long"
-    if _REFUSAL.match(answer):
-        return "the answer is a refusal"
+    if (flaw := _flaw(turn)) is not None:
+        return flaw
     if (params.temperature or 0.0) > max_temperature:
         return "the temperature is above the limit"
     if kinds & {*OWN_MEMORY}:
@@ -58,6 +52,22 @@ def not_stored_because(
     if scope == "global":
         return _not_shared_because([turn.user_message, answer], alone)
     return None
+
+
+def answers_the_question(turn: Turn) -> bool:
+    """Whether a turn has a whole answer, and not a refusal."""
+    return _flaw(turn) is None
+
+
+def _flaw(turn: Turn) -> str | None:
+    answer = turn.assistant_message or ""
+    if turn.status != "done" or turn.error is not None:
+        return f"the answer is {turn.status}"
+    if turn.finish_reason != "stop":
+        return "the answer was cut"
+    if not answer.strip() or len(answer) > MAX_CHARS:
+        return "the answer is empty or too long"
+    return "the answer is a refusal" if _REFUSAL.match(answer) else None
 
 
 def _not_shared_because(texts: Sequence[str], alone: bool) -> str | None:

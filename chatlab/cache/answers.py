@@ -1,62 +1,50 @@
-"""The answer cache of a process: looks questions up, stores answers, lets them go.
+"""The answer cache of a process: looks questions up, and learns which answers served them.
 
     look up   partition and exact key -> exact tier -> embedding -> context -> nearest entries -> decision
-    offer     admission -> entry stored -> its vector -> room made
+    offer     admission -> entry stored -> its vector -> room made                                       `StoredAnswers`
+    learn     two answers compared, or a person's word -> a label -> the threshold of the next lookups
 
 Knows turns, not how they are answered. Whatever fails is counted and makes a miss: the model answers. Belongs to one
 event loop.
 """
 
 import asyncio
+import random
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any
 
 import structlog
 
-from chatlab.cache.admission import not_stored_because, time_to_live
-from chatlab.cache.bound import shipped
+from chatlab.cache.admission import answers_the_question, time_to_live
+from chatlab.cache.comparator import shipped
 from chatlab.cache.context import needs_context
-from chatlab.cache.decision import CANDIDATES, best, judge
+from chatlab.cache.curve import Calibrated, curve_of_log
+from chatlab.cache.decision import CANDIDATES, Judgement, best, judge
 from chatlab.cache.evidence import Question
 from chatlab.cache.key import CALIBRATION_VERSION, digest, history_key
+from chatlab.cache.labels import REMEMBERED, Labels
 from chatlab.cache.lookup import Ask, Lookup
-from chatlab.cache.questions import Questions
 from chatlab.cache.reading import MAX_CHARS, language_of, normalised
-from chatlab.cache.verifier import calibrated_for
+from chatlab.cache.recalibration import Recalibration
+from chatlab.cache.statistics import CacheStatistics, statistics
+from chatlab.cache.stored import CacheLimits, StoredAnswers
 from chatlab.embedding import Embedder
-from chatlab.errors import ModelUnavailable, VectorsUnavailable
-from chatlab.messages import CacheEntry, Message, Turn
+from chatlab.messages import CacheEntry, CacheLookup, LabelSource, Message, Similar, Turn
 from chatlab.store import Store
 from chatlab.telemetry import Metrics
 from chatlab.vectors import Vectors
 
 SECONDS = 5.0  # a turn waits no longer for the cache
 LOADING_SECONDS = 2.0  # nor longer for its embedder to be loaded
-KNOWN_QUESTIONS = 300  # whose vectors are kept in memory
-KNOWN_USERS = 10_000  # whose stored answers are counted
 BEFORE = 8  # earlier questions of a chat that are compared with a new one
-ROOM_EVERY = 50  # answers stored, after which room is made
-ROOM_SHARE = 0.02  # of the entries, that go when there are too many
+SIMILAR = 0.2  # score from which on a person may be asked whether an answer will do
 
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class CacheLimits:
-    """What may be stored; see the settings of the same names."""
-
-    max_error: float = 0.05
-    max_entries: int = 100_000
-    max_temperature: float = 1.0
-    ttl: timedelta = timedelta(days=30)
-    writes_an_hour: int = 1_000  # of one user
-
-
-class AnswerCache:
+class AnswerCache(StoredAnswers):
     """Stored answers, of one process.
 
     Args:
@@ -66,6 +54,7 @@ class AnswerCache:
         metrics: Told of faults.
         clock: Later than everything stored.
         limits: What is promised, and what may be stored.
+        chance: Gives numbers in [0, 1); draws the hits that are audited.
     """
 
     def __init__(
@@ -76,19 +65,14 @@ class AnswerCache:
         metrics: Metrics,
         clock: Callable[[], datetime],
         limits: CacheLimits,
+        chance: Callable[[], float] = random.random,
     ) -> None:
-        self._rows = store.answers
+        super().__init__(store, embedder, vectors, metrics, clock, limits)
         self._embedder = embedder
-        self._vectors = vectors
-        self._metrics = metrics
-        self._clock = clock
-        self._limits = limits
-        self._threshold = shipped().threshold(limits.max_error)
-        self._semantic = calibrated_for(embedder.name)
-        self._questions = Questions(embedder, KNOWN_QUESTIONS)
+        self._chance = chance
+        self._labels = Labels(store.answers, self._questions, limits.max_error)
+        self._asked: dict[str, Lookup] = {}  # by turn, lookups that a person may judge, until they are stored
         self._under_way: dict[str, asyncio.Future[CacheEntry | None]] = {}  # by entry id
-        self._written: dict[str, deque[datetime]] = {}  # by user, when answers were stored within the last hour
-        self._n_stored = 0
 
     # Looking up
 
@@ -105,7 +89,11 @@ class AnswerCache:
 
         if not await self._guarded("look up", find):
             lookup.outcome, lookup.entry, lookup.following = "bypass" if ask.bypass else "miss", None, None
-            lookup.reason = "the cache does not answer"
+            lookup.reason, lookup.similar = "the cache does not answer", None
+        elif lookup.entry is not None and self._limits.shadow:
+            lookup.withhold()
+        if self._limits.shadow:
+            lookup.following = lookup.similar = None
         lookup.ms = round(1e3 * (time.perf_counter() - started), 3)
         return lookup
 
@@ -171,7 +159,7 @@ class AnswerCache:
         return True
 
     async def _near(self, lookup: Lookup, bucket: str, question: Question) -> None:
-        lookup.threshold = self._threshold
+        lookup.threshold = threshold = await self._labels.threshold()
         similarities = await self._vectors.nearest(bucket, question.embedded.vector, CANDIDATES)
         nearest = sorted(similarities, key=lambda entry_id: -similarities[entry_id])[:CANDIDATES]
         entries = await self._rows.entries(nearest)
@@ -180,22 +168,28 @@ class AnswerCache:
             lookup.reason = "nothing stored is near"
             return
         questions = await self._questions.get([entry.question for entry in candidates])
-        found = best(await asyncio.to_thread(judge, question, questions), self._threshold)
+        found = best(await asyncio.to_thread(judge, question, questions), threshold)
         if found is None:
             return
         lookup.nearest, lookup.matched = found, candidates[found.place]
-        if found.score >= self._threshold:
-            lookup.outcome, lookup.tier, lookup.entry = "hit", "semantic", lookup.matched
-            lookup.reason = f"score {found.score:.2f} of at least {self._threshold:.2f}"
+        if found.score >= threshold:
+            lookup.serve_matched(f"score {found.score:.2f} of at least {threshold:.2f}")
         elif found.guard is not None:
             lookup.reason = f"{found.guard} differs from the nearest"
+        elif threshold > 1:
+            lookup.reason = "by what is known of this traffic, too many answers to other words would be wrong"
         else:
-            lookup.reason = f"score {found.score:.2f} is below {self._threshold:.2f}"
+            lookup.reason = f"score {found.score:.2f} is below {threshold:.2f}"
+        own = lookup.matched.user_id == lookup.ask.user_id and lookup.ask.chat_id
+        if lookup.entry is None and found.score >= SIMILAR and own and self._limits.similar:
+            lookup.similar = _similar(lookup.matched, found)
 
     # One answer for those who ask the same at once
 
     def lead(self, lookup: Lookup) -> None:
-        """Let others that ask the same wait for this one's answer, until `ended`."""
+        """Let others that ask the same wait for this one's answer, and a person judge what is similar, till the end."""
+        if lookup.similar is not None:
+            self._asked[lookup.ask.turn_id] = lookup
         shared = lookup.ask.scope == "user" or not lookup.ask.path
         if lookup.entry_id is not None and shared and not lookup.ask.bypass and lookup.following is None:
             lookup.leading = asyncio.get_running_loop().create_future()
@@ -210,95 +204,69 @@ class AnswerCache:
         if not lookup.leading.done():
             lookup.leading.set_result(entry)
 
-    # Storing
+    # What is known of hits and misses
 
-    async def offer(self, lookup: Lookup, turn: Turn) -> CacheEntry | None:
-        """Store a turn's answer if it may serve again. Never raises.
+    def to_audit(self, lookup: Lookup) -> bool:
+        """Whether the model is to answer what was served, too: a share of what was served by meaning, drawn at random.
 
-        Args:
-            lookup: What was found for its question.
-            turn: Ended.
+        What people say of answers is biased; what is drawn is not.
         """
-        stored: list[CacheEntry] = []
-
-        async def store() -> None:
-            entry = await self._admitted(lookup, turn)
-            if entry is not None and await self._rows.save(entry):
-                stored.append(entry)
-
-        await self._guarded("store", store)
-        return stored[0] if stored else None
-
-    async def _admitted(self, lookup: Lookup, turn: Turn) -> CacheEntry | None:
-        """The entry that a turn's answer becomes; None if it may not serve again."""
-        ask, limits = lookup.ask, self._limits
-        if lookup.entry_id is None or lookup.outcome not in ("miss", "bypass"):
-            return None
-        reason = await asyncio.to_thread(
-            not_stored_because, turn, ask.scope, ask.params, limits.max_temperature, alone=not ask.path
-        )
-        if reason is not None or not self._may_write(ask.user_id):
-            log.debug("an answer is not stored", turn_id=turn.turn_id, reason=reason or "too many within an hour")
-            return None
-        now = self._clock()
-        usage = turn.provenance.usage
-        return CacheEntry(
-            entry_id=lookup.entry_id,
-            bucket=lookup.bucket,
-            question=ask.question,
-            answer=turn.assistant_message or "",
-            user_id=ask.user_id,
-            chat_id=ask.chat_id,
-            turn_id=turn.turn_id,
-            saved_tokens=(usage.prompt_tokens or 0) + (usage.completion_tokens or 0),
-            cost_ms=turn.provenance.timing.total_ms or 0.0,
-            created_at=now,
-            expires_at=now + time_to_live(ask.question, limits.ttl),
+        return (
+            lookup.outcome == "hit"
+            and lookup.nearest is not None
+            and not lookup.taken
+            and self._chance() < self._limits.audit_share
         )
 
-    async def index(self, lookup: Lookup, entry: CacheEntry) -> None:
-        """Make a stored answer findable by the meaning of its question, and room for the next ones. Never raises."""
-        if not self._semantic:
-            return
+    async def learn(self, lookup: Lookup, turn: Turn) -> None:
+        """Compare the model's answer with the stored one that was not served. Never raises."""
+        if lookup.outcome == "miss" and not lookup.taken and answers_the_question(turn):
+            await self._compare(lookup, turn.assistant_message or "", "audit" if lookup.shadow else "miss")
 
-        async def add() -> None:
-            question = lookup.question or (await self._questions.get([entry.question]))[0]
-            if question.embedded.whole and not lookup.indexed:
-                await self._vectors.add(entry.bucket, [entry.entry_id], question.embedded.vector[None])
-                if not await self._rows.entries([entry.entry_id]):  # its chat went meanwhile
-                    await self._vectors.delete([entry.entry_id])
-            if not self._n_stored:
-                await self._vectors.flush()
-                await self._vectors.keep_only_keys(await self._rows.ids())  # of deletions that were interrupted
-            if self._n_stored % ROOM_EVERY == 0:
-                await self._make_room()
-            self._n_stored += 1
+    async def audited(self, lookup: Lookup, answer: str) -> None:
+        """Compare the model's answer with the stored one that was served. Never raises."""
+        await self._compare(lookup, answer, "audit", 1 / self._limits.audit_share)
 
-        await self._guarded("index", add)
+    async def _compare(self, lookup: Lookup, answer: str, source: LabelSource, weight: float = 1.0) -> None:
+        await self._guarded("compare", lambda: self._labels.compare(lookup, answer, source, weight))
 
-    async def _make_room(self) -> None:
-        """Delete what may not be served any more, and what is worth least where there is too much."""
-        gone = await self._rows.expired(self._clock())
-        n_over = await self._rows.count() - len(gone) - self._limits.max_entries
-        if n_over > 0:
-            n_gone = n_over + int(ROOM_SHARE * self._limits.max_entries)
-            gone += await self._rows.least_worth(n_gone, self._clock())
-        await self._rows.delete(gone)
-        await self._vectors.delete(gone)
+    def similar_to(self, turn_id: str) -> Similar | None:
+        """What a person may still judge of a turn under way."""
+        lookup = self._asked.get(turn_id)
+        return lookup.similar if lookup is not None and lookup.label is None else None
 
-    def _may_write(self, user_id: str) -> bool:
-        """Whether a user stored less than the limit within the last hour."""
-        now = self._clock()
-        if len(self._written) > KNOWN_USERS:
-            hour_ago = now - timedelta(hours=1)
-            self._written = {user: at for user, at in self._written.items() if at and at[-1] > hour_ago}
-        written = self._written.setdefault(user_id, deque[datetime]())
-        while written and written[0] < now - timedelta(hours=1):
-            written.popleft()
-        if len(written) >= self._limits.writes_an_hour:
-            return False
-        written.append(now)
-        return True
+    async def person_says(self, turn: Turn, same: bool) -> bool:
+        """Take a person's word on whether the stored answer serves a turn's question; whether there is one.
+
+        Never raises. Where the turn is under way and the answer will do, `lookup.taken` says so to whoever answers it.
+        """
+        if (lookup := self._asked.get(turn.turn_id)) is not None:
+            lookup.taken = same
+            return await self._guarded("learn", lambda: self._labels.person_says(lookup, same))
+        known: list[CacheLookup] = []
+
+        async def learn() -> None:
+            found = await self._rows.lookup(turn.turn_id)
+            if found is not None and (found.outcome == "hit" or (found.score or 0.0) >= SIMILAR):
+                known.append(found)
+                await self._labels.person_said(found, same)
+
+        return await self._guarded("learn", learn) and bool(known)
+
+    async def recalibration(self) -> Recalibration:
+        """What is known by now of the threshold."""
+        return await self._labels.recalibration()
+
+    async def statistics(self, since: datetime, user_id: str | None = None) -> CacheStatistics:
+        """What was done from a time on, for a user or for all."""
+        return await asyncio.to_thread(statistics, await self._rows.since(since, user_id), shipped())
+
+    async def calibration(self) -> Calibrated:
+        """The threshold in force, and what the labels that it rests on say of every other one."""
+        known = await self._rows.latest(REMEMBERED)
+        curve = await asyncio.to_thread(curve_of_log, known, shipped())
+        recalibration = await self._labels.recalibration()
+        return Calibrated(self._limits.max_error, recalibration.threshold, recalibration.n_labels, curve)
 
     # Keeping count, letting go
 
@@ -306,54 +274,28 @@ class AnswerCache:
         """Store what was looked up, and that an entry was served. Never raises."""
 
         async def write() -> None:
+            label = lookup.label
             await self._rows.save_lookup(lookup.record(self._clock()))
+            lookup.noted = True
+            if lookup.label is not None and lookup.label is not label:  # learnt meanwhile
+                await self._rows.label(lookup.ask.turn_id, lookup.label.same, lookup.label.weight, lookup.label.source)
             if lookup.entry is not None:
                 await self._rows.count_hit(lookup.entry)
 
+        self._asked.pop(lookup.ask.turn_id, None)
         if lookup.ask.scope != "off":
             await self._guarded("note", write)
 
-    async def evict_answer_of(self, turn: Turn) -> None:
-        """Delete the entry that a turn was served, or that is from it. Never raises."""
+    async def rated(self, turn: Turn, rating: int) -> None:
+        """Learn from a thumb on an answer; a thumbs-down deletes the entry that it was served, or that is from it.
 
-        async def evict() -> None:
-            gone = [
-                entry_id for entry_id in await self._rows.of_chat(turn.chat_id) if await self._is_from(entry_id, turn)
-            ]
-            found = await self._rows.lookup(turn.turn_id)
-            if found is not None and found.outcome == "hit" and found.entry_id is not None:
-                gone.append(found.entry_id)
-            await self._rows.delete(gone)
-            await self._vectors.delete(gone)
+        Never raises.
+        """
+        if turn.source == "cache":
+            await self.person_says(turn, rating > 0)
 
-        await self._guarded("evict", evict)
-
-    async def _is_from(self, entry_id: str, turn: Turn) -> bool:
-        found = await self._rows.entries([entry_id])
-        return entry_id in found and found[entry_id].turn_id == turn.turn_id
-
-    async def forget(self, chat_id: str) -> None:
-        """Delete the entries that are from a chat. Never raises: what is left is deleted after the next start."""
-
-        async def delete() -> None:
-            gone = await self._rows.of_chat(chat_id)
-            await self._rows.delete(gone)
-            await self._vectors.delete(gone)
-
-        await self._guarded("forget", delete)
-
-    async def _guarded(self, what: str, work: Callable[[], Awaitable[Any]]) -> bool:
-        """Do something; whether it worked."""
-        try:
-            await work()
-        except (VectorsUnavailable, ModelUnavailable, TimeoutError) as error:
-            log.warning("the cache fails", operation=what, reason=str(error) or repr(error))
-        except Exception:
-            log.warning("the cache fails", operation=what, exc_info=True)
-        else:
-            return True
-        self._metrics.fault("cache")
-        return False
+        if rating < 0:
+            await self.evict(turn)
 
 
 def _heard(done: asyncio.Future[Any]) -> None:
@@ -377,6 +319,10 @@ def _bucket(ask: Ask, embedder: str, history: str) -> str:
         history,
         [ask.history.strategy, ask.history.budget_tokens] if history and ask.history else None,
     )
+
+
+def _similar(entry: CacheEntry, found: Judgement) -> Similar:
+    return Similar(entry.question, entry.answer, round(found.similarity, 4), round(found.score, 4))
 
 
 def _messages(turn: Turn) -> list[Message]:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from chatlab.cache.decision import Judgement
 from chatlab.cache.evidence import Question
+from chatlab.cache.recalibration import Label
 from chatlab.messages import (
     CacheEntry,
     CacheLookup,
@@ -16,6 +17,7 @@ from chatlab.messages import (
     CacheTier,
     HistoryChoice,
     SamplingParams,
+    Similar,
     Turn,
 )
 
@@ -53,6 +55,11 @@ class Lookup:
         entry_id: Under which an answer to the question is stored; None where it is not.
         nearest: The judgement of the entry that is served, or of the nearest.
         matched: That entry.
+        shadow: Whether it would be served, were this not shadow mode.
+        similar: That entry for a person to look at, where it is too near to keep silent about.
+        taken: Whether the person took its answer.
+        label: Whether its answer serves the question, once that is known.
+        noted: Whether the lookup is stored.
         indexed: Whether the question's vector is stored already, from an earlier answer.
         following: The same question under way: what it stores serves this one, too.
         leading: For those that follow this one.
@@ -69,6 +76,11 @@ class Lookup:
     matched: CacheEntry | None = None
     threshold: float | None = None
     reason: str | None = None
+    shadow: bool = False
+    similar: Similar | None = None
+    taken: bool = False
+    label: Label | None = None
+    noted: bool = False
     ms: float = 0.0
     indexed: bool = False
     following: asyncio.Future[CacheEntry | None] | None = None
@@ -77,6 +89,15 @@ class Lookup:
     def serve(self, entry: CacheEntry) -> None:
         """Make it a hit of the exact tier."""
         self.outcome, self.tier, self.entry, self.matched, self.reason = "hit", "exact", entry, entry, None
+
+    def serve_matched(self, reason: str) -> None:
+        """Make the nearest entry a hit of the semantic tier."""
+        self.outcome, self.tier, self.entry, self.reason = "hit", "semantic", self.matched, reason
+
+    def withhold(self) -> None:
+        """Let the model answer what would have been a hit."""
+        self.shadow, self.outcome, self.entry = True, "miss", None
+        self.reason = f"shadow mode: the {self.tier} tier would have answered"
 
     @property
     def provenance(self) -> CacheProvenance:
@@ -94,21 +115,27 @@ class Lookup:
     def record(self, at: datetime) -> CacheLookup:
         """As it is stored; for a question that was looked up."""
         assert self.outcome != "off"
-        nearest, entry = self.nearest, self.entry
+        nearest, entry, label = self.nearest, self.matched, self.label
+        exact = self.tier == "exact"
+        served = entry if self.entry is not None or self.shadow else None
         return CacheLookup(
             turn_id=self.ask.turn_id,
             chat_id=self.ask.chat_id,
             user_id=self.ask.user_id,
             created_at=at,
             scope=self.ask.scope,
-            outcome=self.outcome,
+            outcome="shadow" if self.shadow else self.outcome,
             tier=self.tier,
-            entry_id=self.matched.entry_id if self.matched else None,
-            similarity=1.0 if self.tier == "exact" else nearest and nearest.similarity,
-            score=1.0 if self.tier == "exact" else nearest and nearest.score,
+            entry_id=entry and entry.entry_id,
+            similarity=1.0 if exact else nearest and nearest.similarity,
+            score=1.0 if exact else nearest and nearest.score,
             threshold=self.threshold,
             guard=nearest and nearest.guard,
             lookup_ms=self.ms,
-            saved_tokens=entry.saved_tokens if entry else 0,
-            saved_ms=max(0.0, entry.cost_ms - self.ms) if entry else 0.0,
+            saved_tokens=served.saved_tokens if served else 0,
+            saved_ms=max(0.0, served.cost_ms - self.ms) if served else 0.0,
+            own=entry and entry.user_id == self.ask.user_id,
+            same=label and label.same,
+            label_weight=label and label.weight,
+            label_source=label and label.source,
         )

@@ -6,7 +6,7 @@ Belongs to one event loop. Ids count from 1 without a gap; the last event is the
 import asyncio
 from collections.abc import AsyncGenerator
 
-from chatlab.messages import DeltaEvent, Event, EventBody
+from chatlab.messages import DeltaEvent, Event, EventBody, RestartEvent
 
 
 class EventLog:
@@ -43,6 +43,8 @@ class EventLog:
         self._events.append(event)
         if isinstance(body, DeltaEvent):
             self._text.append(body.text)
+        elif isinstance(body, RestartEvent):
+            self._text.clear()
         for reader in self._readers:
             if not reader.done():
                 reader.set_result(None)

@@ -4,6 +4,7 @@ import atexit
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,6 +13,7 @@ import structlog
 
 from chatlab.api.identity import DEFAULT_USER
 from chatlab.api.schemas import ChatChange
+from chatlab.cache.statistics import CacheStatistics
 from chatlab.engines.base import ModelFacts
 from chatlab.errors import ConfigError
 from chatlab.lab.chat import LabChat
@@ -124,6 +126,16 @@ class Lab:
             found += [LabChat(self._thread, owner, chat.chat_id) for chat in page.chats]
             if (cursor := page.next_cursor) is None:
                 return found
+
+    def cache_statistics(self, days: float = 30.0, user_id: str | None = None) -> CacheStatistics:
+        """What the answer cache did in the last days, for a user or, by default, for all.
+
+        Raises:
+            InvalidInput: `user_id` cannot be one.
+        """
+        owner = None if user_id is None else checked_user(user_id)
+        since = datetime.now(UTC) - timedelta(days=days)
+        return self._thread.call(self._thread.parts.answers.statistics(since, owner))
 
     def app(self, port: int = 0, height: int = HEIGHT) -> LabPage:
         """Serve the page and the REST API of these chats on a loopback port; in a notebook it shows itself inline.

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 import duckdb
 
-from chatlab.messages import CacheEntry, CacheLookup
+from chatlab.messages import CacheEntry, CacheLookup, LabelSource
 from chatlab.store.rows import from_db_time, to_db_time
 from chatlab.store.statements import CHAT_IS_THERE, Row, Statement
 from chatlab.store.writer import Condition, Outdated
@@ -23,11 +23,14 @@ COUNT_HIT = Statement("update", "cache_entries", ("entry_id", "hits"))
 DELETE_ENTRY = Statement("delete", "cache_entries", ("entry_id",))
 DELETE_ENTRIES_OF_CHAT = Statement("delete", "cache_entries", ("chat_id",))
 INSERT_LOOKUP = Statement("insert", "cache_lookups", LOOKUP_COLUMNS)
+LABEL_LOOKUP = Statement("update", "cache_lookups", ("turn_id", "same", "label_weight", "label_source"))
+DELETE_LOOKUP = Statement("delete", "cache_lookups", ("turn_id",))
 DELETE_LOOKUPS_OF_CHAT = Statement("delete", "cache_lookups", ("chat_id",))
 
 SELECT_ENTRY = f"SELECT {', '.join(ENTRY_COLUMNS)} FROM cache_entries"
 ENTRIES_OF_CHAT = "SELECT entry_id FROM cache_entries WHERE chat_id = $1"
-LOOKUP_OF_TURN = f"SELECT {', '.join(LOOKUP_COLUMNS)} FROM cache_lookups WHERE turn_id = $1"
+SELECT_LOOKUP = f"SELECT {', '.join(LOOKUP_COLUMNS)} FROM cache_lookups"
+OLD_LOOKUPS_OF_NO_CHAT = "SELECT turn_id FROM cache_lookups WHERE chat_id = '' AND created_at < $1"
 # What an entry is worth: the seconds it saved and will, by its age; the least goes first.
 LEAST_WORTH = """
     SELECT entry_id FROM cache_entries
@@ -111,17 +114,38 @@ class AnswerRows:
 
     async def save_lookup(self, lookup: CacheLookup) -> None:
         """Store what the cache did for a turn, unless its chat is gone."""
+        conditions = [Condition(CHAT_IS_THERE, [lookup.chat_id])] if lookup.chat_id else []
         with contextlib.suppress(Outdated):
-            await self._write(
-                lookup.chat_id,
-                (INSERT_LOOKUP, lookup_row(lookup)),
-                conditions=[Condition(CHAT_IS_THERE, [lookup.chat_id])],
-            )
+            await self._write(lookup.chat_id, (INSERT_LOOKUP, lookup_row(lookup)), conditions=conditions)
+
+    async def label(self, turn_id: str, same: bool, weight: float, source: LabelSource) -> None:
+        """Store whether the entry of a lookup serves its question."""
+        await self._write(turn_id, (LABEL_LOOKUP, (turn_id, same, weight, source)))
 
     async def lookup(self, turn_id: str) -> CacheLookup | None:
         """What the cache did for a turn."""
-        rows = await self._read(lambda db: db.execute(LOOKUP_OF_TURN, [turn_id]).fetchall())
-        return lookup_from(rows[0]) if rows else None
+        found = await self._lookups(f"{SELECT_LOOKUP} WHERE turn_id = $1", [turn_id])
+        return found[0] if found else None
+
+    async def latest(self, n: int) -> list[CacheLookup]:
+        """The latest lookups, oldest first."""
+        return [*reversed(await self._lookups(f"{SELECT_LOOKUP} ORDER BY created_at DESC LIMIT $1", [n]))]
+
+    async def since(self, at: datetime, user_id: str | None = None) -> list[CacheLookup]:
+        """Lookups from a time on, oldest first, of a user or all."""
+        sql, values = f"{SELECT_LOOKUP} WHERE created_at >= $1", [to_db_time(at)]
+        if user_id is not None:
+            sql, values = f"{sql} AND user_id = $2", [*values, user_id]
+        return await self._lookups(f"{sql} ORDER BY created_at", values)
+
+    async def forget_stateless(self, before: datetime) -> None:
+        """Delete lookups that belong to no chat, from before a time."""
+        for turn_id in await self._ids(OLD_LOOKUPS_OF_NO_CHAT, [to_db_time(before)]):
+            await self._write(turn_id, (DELETE_LOOKUP, (turn_id,)))
+
+    async def _lookups(self, sql: str, values: Sequence[object]) -> list[CacheLookup]:
+        rows = await self._read(lambda db: db.execute(sql, [*values]).fetchall())
+        return [*map(lookup_from, rows)]
 
     async def _ids(self, sql: str, values: Sequence[object]) -> list[str]:
         rows = await self._read(lambda db: db.execute(sql, [*values]).fetchall())

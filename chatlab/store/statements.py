@@ -35,6 +35,9 @@ SQL_TYPES = {
     "similarity": "DOUBLE PRECISION",
     "score": "DOUBLE PRECISION",
     "threshold": "DOUBLE PRECISION",
+    "own": "BOOLEAN",
+    "same": "BOOLEAN",
+    "label_weight": "DOUBLE PRECISION",
 }
 
 

@@ -93,7 +93,25 @@ def turn_html(branch: Branch, at: int, render: Render = settled_html) -> str:
     return (
         f'<article class="turn" data-turn="{escape(turn.turn_id)}" data-parent="{escape(turn.parent_turn_id or "")}" '
         f'data-live="{str(turn.live).lower()}">'
-        f"{_question(turn, branch.read_only)}{_answer(turn, render)}{_footer(branch, at, last)}</article>"
+        f"{_question(turn, branch.read_only)}{_similar(branch, turn) if last else ''}{_answer(turn, render)}"
+        f"{_footer(branch, at, last)}</article>"
+    )
+
+
+def _similar(branch: Branch, turn: Turn) -> str:
+    """The answer to a similar question, to take or to turn down while the model answers."""
+    similar = branch.similar
+    if similar is None or branch.read_only or not turn.live:
+        return ""
+
+    def choice(same: bool, name: str) -> str:
+        data = f'data-turn="{escape(turn.turn_id)}" data-same="{str(same).lower()}"'
+        return f'<button type="button" class="plain" data-do="similar" {data}>{name}</button>'
+
+    return (
+        '<aside class="similar" aria-label="The answer to a similar question"><p>The answer to a similar question: '
+        f'<q>{escape(similar.question)}</q></p><div class="text">{settled_html(similar.answer)}</div>'
+        f'<div class="choice">{choice(True, "That’s it")}{choice(False, "Not this")}</div></aside>'
     )
 
 

@@ -221,6 +221,15 @@ class PageHandlers:
             raise refusal(error) from error
         return await self.as_is(kept, session, place)
 
+    async def judge_similar(self, kept: Kept, session: str, place: Place, turn_id: str, same: bool) -> View:
+        """Take the answer to a similar question, or turn it down; whoever follows the turn shows what comes of it."""
+        user_id = self._identities.require(kept)
+        try:
+            turn = await self._chats.judge_similar(user_id, turn_id, same)
+        except NotFound as error:
+            raise Refused("The answer to the similar question is gone: wait for the model's.") from error
+        return View() if turn.live else await self.as_is(kept, session, place)
+
     async def pin(self, kept: Kept, session: str, place: Place, turn_id: str, pinned: bool) -> View:
         """Keep a turn in every later prompt, or no longer; the page shows it."""
         user_id = self._identities.require(kept)
@@ -337,7 +346,8 @@ class PageHandlers:
                     return
                 began = time.perf_counter()
                 render = growing.grow if turn.live else conversation.settled_html
-                latest = conversation.latest(with_turn(branch, turn), render)
+                now = replace(with_turn(branch, turn), similar=self._chats.similar_to(turn))
+                latest = conversation.latest(now, render)
                 yield View(latest=latest)
                 await asyncio.sleep((time.perf_counter() - began) / RENDER_SHARE if turn.live else 0)
         noted = await self._after_noting(user_id, known)
@@ -368,6 +378,7 @@ class PageHandlers:
         branch = replace(branch, read_only=known.chat.archived)
         if not branch.turns:
             return replace(self.new_chat(place), place=place, chosen=ChatSettings.of(known.chat))
+        branch = replace(branch, similar=self._chats.similar_to(branch.turns[-1]))
         return View(
             place,
             conversation.earlier(branch, place.turns),

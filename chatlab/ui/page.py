@@ -151,6 +151,7 @@ class ChatPage:
         self.bridge.open_chat(self._open, [self.kept], whole, **QUIET)
         self.bridge.again(self._again, here, shown, **QUIET)
         self.bridge.rate(self._rate, here, shown, **QUIET)
+        self.bridge.similar(self._judge_similar, here, shown, **QUIET)
         self.bridge.pin_turn(self._pin_turn, here, shown, **QUIET)
         noted = self.bridge.note(self._note, here, self.notes, **QUIET)
         noted.failure(None, None, None, js=ON_NOTE_REFUSAL, **QUIET)
@@ -207,6 +208,12 @@ class ChatPage:
         reason = wanted.text("reason")[:500] or None
         rated = self._handlers.rate(kept, _page(request), Place.of(place), wanted.text("turn"), rating, reason)
         return _updates(await _or_shown(rated))
+
+    async def _judge_similar(self, kept: Kept, place: str, event: gr.EventData, request: gr.Request) -> Updates:
+        wanted = _Payload(event)
+        same = wanted.text("same") == "true"
+        done = self._handlers.judge_similar(kept, _page(request), Place.of(place), wanted.text("turn"), same)
+        return _updates(await _or_shown(done))
 
     async def _pin_turn(self, kept: Kept, place: str, event: gr.EventData, request: gr.Request) -> Updates:
         wanted = _Payload(event)

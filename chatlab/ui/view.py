@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter, ValidationError
 
-from chatlab.messages import Chat, ChatSettings, Turn, path_to
+from chatlab.messages import Chat, ChatSettings, Similar, Turn, path_to
 
 TITLE_CHARS = 60
 MARKUP = re.compile(r"\*\*|__|`|^\s*#+ ", re.MULTILINE)  # of Markdown; a title has none
@@ -77,11 +77,13 @@ class Branch:
         turns: Root first.
         siblings: For each turn, the ids of all turns with the same parent, oldest first.
         read_only: Whether nothing can be done with it.
+        similar: What may do until the last turn, which is under way, has its answer.
     """
 
     turns: tuple[Turn, ...]
     siblings: tuple[tuple[str, ...], ...]
     read_only: bool = False
+    similar: Similar | None = None
 
 
 def plain(value: object) -> str:

@@ -16,7 +16,7 @@ CREATE TABLE cache_entries (
 CREATE INDEX cache_entries_by_chat ON cache_entries (chat_id);
 CREATE TABLE cache_lookups (
     turn_id TEXT PRIMARY KEY,
-    chat_id TEXT NOT NULL,
+    chat_id TEXT NOT NULL, -- empty for a stateless request
     user_id TEXT NOT NULL,
     created_at TIMESTAMP NOT NULL,
     scope TEXT NOT NULL,
@@ -30,6 +30,7 @@ CREATE TABLE cache_lookups (
     lookup_ms DOUBLE PRECISION NOT NULL,
     saved_tokens INTEGER NOT NULL,
     saved_ms DOUBLE PRECISION NOT NULL,
+    own BOOLEAN, -- whether the entry is the user's
     same BOOLEAN, -- whether the entry's answer serves the question, where that is known
     label_weight DOUBLE PRECISION, -- lookups that the label stands for
     label_source TEXT -- who says so

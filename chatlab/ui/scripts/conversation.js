@@ -1,4 +1,4 @@
-// What can be done with a turn: copy, edit, regenerate, continue, switch versions, rate; and what is said aloud of it.
+// What can be done with a turn: copy, edit, regenerate, continue, switch versions, rate, judge what is similar; and what is said aloud of it.
 const turnOf = (element) => element.closest("article");
 
 async function copy(text, button) {
@@ -27,6 +27,10 @@ Object.assign(page.actions, {
   branch: (button) => page.reopen({ leaf: button.dataset.turn }),
   earlier: () => page.reopen({ turns: page.place().turns + 40 }),
   rate: (button) => page.tell("rate", { ...button.dataset }),
+  similar(button) {
+    page.tell("similar", { ...button.dataset });
+    button.closest(".similar").remove();
+  },
   "pin-turn": (button) => page.tell("pin_turn", { turn: button.dataset.turn, pinned: String(button.ariaPressed !== "true") }),
   example(button) {
     page.write("message", button.dataset.text);

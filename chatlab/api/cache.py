@@ -1,0 +1,122 @@
+"""The REST routes of the answer cache: what it did for the caller, and where its threshold stands."""
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Self
+
+from fastapi import APIRouter, Query
+
+from chatlab.api.identity import Caller
+from chatlab.api.parameters import problems
+from chatlab.api.problems import problem_response, route_class
+from chatlab.api.schemas import Answer
+from chatlab.cache.answers import AnswerCache
+from chatlab.cache.curve import Calibrated
+from chatlab.cache.statistics import CacheStatistics
+from chatlab.messages import CacheScope
+from chatlab.settings import Settings
+
+MAX_DAYS = 3_650
+
+
+class ShareBody(Answer):
+    """A share with its 95 % interval; null where there is nothing to estimate it from."""
+
+    value: float | None
+    low: float
+    high: float
+    n: float
+
+
+class TrafficBody(Answer):
+    """What the cache did for some lookups."""
+
+    lookups: int
+    exact: int
+    semantic: int
+    shadow: int
+    hit_rate: ShareBody
+    precision: ShareBody
+    refused: dict[str, int]
+    saved_tokens: int
+    saved_seconds: float
+    lookup_ms_p50: float
+    lookup_ms_p95: float
+    break_even: float | None
+
+
+class DayBody(Answer):
+    """A day's lookups, hits, and the share of wrong answers among those audited."""
+
+    day: date
+    lookups: int
+    hits: int
+    wrong: ShareBody
+
+
+class LeaksBody(Answer):
+    """What the scope `global` adds over `user`, and what it risks."""
+
+    hits: int
+    from_others: int
+    share: ShareBody
+    personal_at_most: float
+
+
+class StatisticsBody(Answer):
+    """The cache over the last days, for the caller's lookups."""
+
+    total: TrafficBody
+    by_scope: dict[CacheScope, TrafficBody]
+    days: list[DayBody]
+    leaks: LeaksBody
+
+    @classmethod
+    def of(cls, known: CacheStatistics) -> Self:
+        """From the package's value."""
+        return cls.model_validate(known)
+
+
+class CalibrationBody(Answer):
+    """Where the threshold stands; the lists are the curve of the labels of all users, without a word of theirs."""
+
+    max_error: float
+    threshold: float
+    labels: int
+    lookups: float
+    worth: float
+    thresholds: list[float]
+    served: list[float]
+    wrong: list[float]
+
+    @classmethod
+    def of(cls, known: Calibrated) -> Self:
+        """From the package's value."""
+        curve = known.curve
+        return cls(
+            max_error=known.max_error,
+            threshold=known.threshold,
+            labels=known.n_labels,
+            lookups=curve.lookups,
+            worth=curve.worth,
+            thresholds=curve.thresholds.tolist(),
+            served=curve.served.tolist(),
+            wrong=curve.wrong.tolist(),
+        )
+
+
+def cache_router(answers: AnswerCache, settings: Settings) -> APIRouter:
+    """The routes over the cache."""
+    router = APIRouter(route_class=route_class(problem_response, settings.max_body_bytes), tags=["cache"])
+
+    @router.get("/cache/statistics", responses=problems(422))
+    async def get_statistics(user_id: Caller, days: Annotated[int, Query(ge=1, le=MAX_DAYS)] = 30) -> StatisticsBody:
+        """What the cache did for the caller in the last days."""
+        since = datetime.now(UTC) - timedelta(days=days)
+        return StatisticsBody.of(await answers.statistics(since, user_id))
+
+    @router.get("/cache/calibration", responses=problems(422))
+    async def get_calibration(user_id: Caller) -> CalibrationBody:
+        """The threshold in force, and what the labels say of every other one."""
+        return CalibrationBody.of(await answers.calibration())
+
+    return router
