@@ -26,8 +26,8 @@ def lookup(n: int, outcome: Any, tier: Any = None, **more: Any) -> CacheLookup:
     saved = {"saved_tokens": 10, "saved_ms": 990.0} if outcome in ("hit", "shadow") else {}
     given: dict[str, Any] = {
         "turn_id": f"t{n}", "chat_id": "c", "user_id": "u", "created_at": NOON + timedelta(hours=8 * n),
-        "scope": "user", "outcome": outcome, "tier": tier, "entry_id": "e", "similarity": 0.9, "score": 0.5, "threshold": 0.28,
-        "guard": None, "lookup_ms": 10.0, "saved_tokens": 0, "saved_ms": 0.0, **saved, **more,
+        "scope": "user", "outcome": outcome, "tier": tier, "entry_id": "e", "similarity": 0.9, "score": 0.5,
+        "threshold": 0.28, "guard": None, "lookup_ms": 10.0, "saved_tokens": 0, "saved_ms": 0.0, **saved, **more,
     }  # fmt: skip
     return CacheLookup(**given)
 
