@@ -1,4 +1,4 @@
-"""What the cache learns: answers compared, hits audited, what people say, shadow mode, and answers to similar questions."""
+"""What the cache learns: answers compared, hits audited, what people say; shadow mode, answers to similar questions."""
 
 import asyncio
 from collections.abc import AsyncIterator
