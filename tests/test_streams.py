@@ -18,7 +18,7 @@ from chatlab.embedding import Embedder
 from chatlab.errors import ConfigError
 from chatlab.evaluation.policies import Candidate, Chatlab, Choice, Curve, Threshold, VCache
 from chatlab.evaluation.readers.streams import read_stream
-from chatlab.evaluation.stream_study import OURS, PLAIN_KEYED, compare, table_of, tuned
+from chatlab.evaluation.stream_study import OURS, PLAIN_KEYED, best_keeping, compare, table_of, tuned
 from chatlab.evaluation.streams import Corpus, Keyed, Run, halves, prepare, simulate
 from chatlab.evaluation.workload import ACTIONS, Asked, Words, make_stream, read_words
 from chatlab.messages import CacheScope, Message
@@ -161,9 +161,13 @@ class Scripted:
         self.audit_share = audit_share
         self._served = served
         self.labels: list[tuple[bool, bool]] = []
+        self.n_exact = 0
 
     def choose(self, text: int, candidates: Sequence[Candidate]) -> Choice:
         return Choice(candidates[0], text in self._served, 0.5) if candidates else Choice(None)
+
+    def served_exactly(self) -> None:
+        self.n_exact += 1
 
     def learn(self, choice: Choice, same: bool, audited: bool) -> None:
         self.labels.append((same, audited))
@@ -194,6 +198,7 @@ async def test_the_accounting_of_a_run(embedder: Embedder) -> None:
     assert run.wrong.tolist() == [False, False, False, True, False, True]
     assert run.exact.tolist() == [False, True, False, False, False, True]
     assert policy.labels == [(True, True), (False, True), (False, False)]
+    assert policy.n_exact == 2
     assert run.wrong_share() == pytest.approx(2 / 4)
     assert [run.wrong_share(half) for half in halves(6)] == [0.0, 1.0]
     assert not run.keeps(0.9)
@@ -314,6 +319,8 @@ def test_a_threshold_is_tuned_on_the_first_half() -> None:
     assert tuned(runs, 0.1) == runs[0.8]
     assert tuned(runs, 0.3) == runs[0.7]
     assert tuned(runs, 0.3, max_wrong_requests=0.2) == runs[0.8]
+    assert best_keeping(runs, 0.1) == runs[0.9]
+    assert best_keeping(runs, 0.3) == runs[0.7]
 
 
 async def test_methods_are_compared(embedder: Embedder, words: Words) -> None:

@@ -63,6 +63,10 @@ class Policy(Protocol):
         """What to do with a question, the place of its text given; called once for each that has no exact match."""
         ...
 
+    def served_exactly(self) -> None:
+        """One more question was served by the exact tier."""
+        ...
+
     def learn(self, choice: Choice, same: bool, audited: bool) -> None:
         """A label of a choice that was not served, or was audited."""
         ...
@@ -102,6 +106,10 @@ class Chatlab:
             return Choice(None)
         return Choice(candidates[found.place], found.score >= threshold, found.score, found.guard)
 
+    def served_exactly(self) -> None:
+        """It counts as right."""
+        self.recalibration.asked(exact=True)
+
     def learn(self, choice: Choice, same: bool, audited: bool) -> None:
         """One more label; what a guard refused says nothing about scores."""
         if self.learns and choice.score > 0:
@@ -132,6 +140,9 @@ class Threshold:
             return Choice(None)
         nearest = candidates[0]
         return Choice(nearest, nearest.similarity >= self.least, nearest.similarity)
+
+    def served_exactly(self) -> None:
+        """Nothing."""
 
     def learn(self, choice: Choice, same: bool, audited: bool) -> None:
         """Nothing."""
@@ -215,6 +226,9 @@ class VCache:
             self._curves[nearest.text] = Curve.fitted(observed)
         exploring = self._curves[nearest.text].exploring(nearest.similarity, self.max_error)
         return Choice(nearest, self.chance.random() > exploring, nearest.similarity)
+
+    def served_exactly(self) -> None:
+        """Nothing."""
 
     def learn(self, choice: Choice, same: bool, audited: bool) -> None:
         """One more point of the curve."""

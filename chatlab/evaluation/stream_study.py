@@ -27,6 +27,7 @@ GRID = (
     0.995,
 )  # similarities that a plain threshold is tuned over
 TYPICAL = Comparator(false_same=0.02, false_different=0.10)  # assumed of a comparison of answers
+KEEPING = 0.95  # of the seeds, in both halves of which a bound is to hold
 FIXED = (0.80, 0.90, 0.95)
 OURS, OURS_NOISY, OURS_SHIPPED = "chatlab", "chatlab, erring labels", "chatlab, shipped threshold"
 PLAIN, PLAIN_KEYED, PLAIN_BOTH = (
@@ -34,6 +35,7 @@ PLAIN, PLAIN_KEYED, PLAIN_BOTH = (
     "plain with chatlab's keys, tuned",
     "plain with the keys, tuned to both",
 )
+PLAIN_KEEPING = "plain with the keys, best that keeps it"  # by hindsight
 VCACHE, GPTCACHE, REDISVL = "vCache with chatlab's keys", "GPTCache", "RedisVL"
 
 
@@ -159,7 +161,7 @@ class Report:
             },
             "hits_over": {
                 peer: {f"{bound:g}": self.against(peer, bound) for bound in self.bounds}
-                for peer in (PLAIN, PLAIN_KEYED, PLAIN_BOTH)
+                for peer in (PLAIN, PLAIN_KEYED, PLAIN_BOTH, PLAIN_KEEPING)
             },
             "curves": self.curves,
             "left_out": [*self.left_out],
@@ -219,6 +221,7 @@ def compare(
             PLAIN: tuned(plain, bound),
             PLAIN_KEYED: tuned(with_keys, bound),
             PLAIN_BOTH: tuned(with_keys, bound, MAX_WRONG_REQUESTS),
+            PLAIN_KEEPING: best_keeping(with_keys, bound),
             VCACHE: runs(lambda seed, bound=bound: VCache(bound, random.Random(seed), keyed=True)),
             **fixed,
         }
@@ -248,6 +251,12 @@ def tuned(runs: Mapping[float, Sequence[Run]], max_error: float, max_wrong_reque
             raise ValueError("the similarities lack one that keeps the bound")
         chosen.append(max(kept, key=lambda run: int(run.served[first].sum())))
     return chosen
+
+
+def best_keeping(runs: Mapping[float, Sequence[Run]], max_error: float) -> list[Run]:
+    """Those of the similarity that serves most of all that keep the bound, as ours has to, in nearly all seeds."""
+    kept = [each for each in runs.values() if np.mean([run.keeps(max_error) for run in each]) >= KEEPING]
+    return [*max(kept, key=lambda each: sum(int(run.served.sum()) for run in each))]
 
 
 def _curve(runs: Mapping[float, Sequence[Run]]) -> list[dict[str, float | None]]:

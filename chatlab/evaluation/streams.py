@@ -231,6 +231,7 @@ def simulate(
             found = exact_tier.get((keyed.full, keyed.same_words)) or exact_tier.get((keyed.sought, keyed.same_words))
             if found is not None:
                 served[i], exact[i], wrong[i] = True, True, found != truth
+                policy.served_exactly()
                 continue
         # 2. The nearest.
         bucket = near.setdefault(keyed.sought if policy.keyed else keyed.plain, Stored())
