@@ -332,7 +332,7 @@ def test_a_pool_serves_what_was_stored_for_the_pair(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "--pairs or --conversations"),
+        ([], "--pairs, --conversations or --stream"),
         (["--pairs", "p.csv", "--max-error", "1.5"], "--max-error 1.5: must be between 0 and 1"),
         (["--conversations", "c.jsonl", "--pool"], "--pool: is about --pairs"),
         (["--pairs", "p.csv", "--json", "gone/x.json"], "--json gone/x.json"),

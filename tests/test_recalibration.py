@@ -66,13 +66,34 @@ def test_a_person_is_believed_more_than_a_comparison() -> None:
 
 
 def test_the_comparators_error_is_taken_out() -> None:
-    comparator = Comparator(false_same=0.1, false_different=0.2)
-    chance = random.Random(1)
-    said = sum(chance.random() < (0.9 if chance.random() < 0.3 else 0.2) for _ in range(20_000))
-    wrong = comparator.wrong(np.array([float(said)]), np.array([20_000.0]))
-    assert wrong[0] / 20_000 == pytest.approx(0.3, abs=0.02)
-    assert Comparator().worth(0.05) == 1.0
-    assert 0 < comparator.worth(0.05) < 0.3
+    comparator = Comparator(false_same=0.0, false_different=0.2)
+    as_if_a_fifth_were_wrong = labelled(0.2, 1_000)
+    assert told(Recalibration(0.05), as_if_a_fifth_were_wrong, requests=4) == CLOSED
+    assert told(Recalibration(0.05, comparator), as_if_a_fifth_were_wrong, requests=4) < CLOSED
+    as_if_two_fifths_were = labelled(0.4, 1_000)  # a quarter is
+    assert told(Recalibration(0.05, comparator), as_if_two_fifths_were, requests=4) == CLOSED
+    assert comparator.said(np.array([0.0, 0.25, 1.0])) == pytest.approx([0.2, 0.4, 1.0])
+
+
+def test_what_is_not_served_tells_of_what_is() -> None:
+    """Wrong ones far below the threshold raise it, before a single one was served."""
+    as_shipped, harder = Recalibration(0.05), Recalibration(0.05)
+    low = [Label(chance, chance > 0.15) for chance in np.linspace(0.02, 0.27, 600).tolist()]
+    told(as_shipped, low, requests=4)
+    told(harder, [Label(label.score, same=False) for label in low], requests=4)
+    assert harder.threshold > as_shipped.threshold
+
+
+def test_what_the_exact_tier_serves_counts_as_right() -> None:
+    alone, beside_exact = Recalibration(0.05), Recalibration(0.05)
+    for recalibration in (alone, beside_exact):
+        told(recalibration, labelled(0.05, 500), requests=20)
+    for _ in range(1_000):
+        alone.asked()
+        beside_exact.asked(exact=True)
+    for recalibration in (alone, beside_exact):
+        recalibration.learn(Label(0.5, True, source="person"))  # a person's is heard at once
+    assert beside_exact.threshold < alone.threshold == CLOSED
 
 
 @pytest.mark.parametrize("comparator", [None, Comparator(0.05, 0.1)])

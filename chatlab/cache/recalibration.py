@@ -1,15 +1,15 @@
 """The threshold on one's own traffic: labels correct the shipped calibration, and close what can no longer be shown.
 
 Conformal risk control (Angelopoulos et al., 2022, arXiv 2208.02814), pooled over all entries: the least threshold at
-which the share of wrong answers among those served, with one wrong answer added for what is unknown, stays under the
-bound. Labels are of candidates: what was not served is compared with the model's new answer, of what was served a
-random share is; each counts as many lookups as it stands for. The shipped calibration counts as `PRIOR` lookups, which
-labels outweigh by and by. Where no threshold keeps the bound, the semantic tier is closed. Knows neither questions nor
-answers.
+which the share of wrong answers among those served, and what is unknown of it, stays under the bound. Labels are of
+candidates: what was not served is compared with the model's new answer, of what was served a random share is. How
+likely an answer is wrong depends on its score alone, whether it was served or not, so that the many labels of what was
+not served tell of what is: a logistic curve through the shipped calibration, which counts as `PRIOR` lookups, and all
+labels. How many lookups have a score is counted by what each label stands for. What the exact tier serves is right.
+Where no threshold keeps the bound, the semantic tier is closed. Knows neither questions nor answers.
 """
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,11 +22,16 @@ from chatlab.messages import LabelSource
 MAX_WRONG_REQUESTS = 0.01  # of all requests that look an answer up
 AUDIT_SHARE = 0.1  # of hits, that the model answers, too
 WINDOW = 3_000  # labels that count, the latest
-RECENT = 0.25  # of them: where these alone are above the bound, something changed
-MIN_RECENT = 30.0  # lookups they stand for, without which they alone say nothing
-MARGIN = 0.45  # of the bound, kept for what changes between the labels and the next lookups
-FEW = 5.0  # labels, with which half the margin is kept; without any it is the shipped calibration that holds
-PRIOR, PRIOR_REQUESTS = 400.0, 1_200.0  # lookups with a candidate, of so many requests, that the shipped one counts for
+RECENT = 0.25  # of them: where these have more wrong ones than all, something changed
+MIN_RECENT = 30  # of these, without which they say nothing
+CHANCE = 2.0  # standard deviations that may be chance
+MARGIN = 0.30  # of the bound, kept for what changes between the labels and the next lookups
+FEW = 5  # labels, with which half the margin is kept; without any it is the shipped calibration that holds
+DOUBT = 1.5  # standard deviations of the curve that are added to it
+SEMANTIC = 2.0  # times the bound: of what the semantic tier serves alone, where the exact one serves much
+PRIOR, PRIOR_REQUESTS = 150.0, 450.0  # lookups with a candidate, of so many requests, that the shipped one counts for
+ANEW = 0.01  # more labels, after which the threshold is found anew
+STEPS = 12  # of Fisher scoring, at most
 
 Floats = NDArray[np.float64]
 
@@ -61,17 +66,13 @@ class Comparator:
     false_different: float = 0.0
 
     @property
-    def _kept(self) -> float:
+    def kept(self) -> float:
+        """How much of what sets answers apart is left."""
         return 1 - self.false_same - self.false_different
 
-    def wrong(self, said: Floats, served: Floats) -> Floats:
-        """How many are wrong where it says so of `said` among `served`."""
-        return np.clip((said - self.false_different * served) / self._kept, 0.0, None)
-
-    def worth(self, share: float) -> float:
-        """How much less a label of it says about a share of wrong ones than a true label, in (0, 1]."""
-        said = self.false_different + self._kept * share
-        return share * (1 - share) * self._kept**2 / (said * (1 - said))
+    def said(self, wrong: Floats) -> Floats:
+        """How likely it says so of what is wrong with this probability."""
+        return self.false_different + self.kept * wrong
 
 
 class Recalibration:
@@ -85,17 +86,35 @@ class Recalibration:
     def __init__(self, max_error: float, comparator: Comparator | None = None) -> None:
         self.max_error = max_error
         self._comparator = comparator or Comparator()
-        self._labels: deque[tuple[int, Label]] = deque(maxlen=WINDOW)  # with the number of requests until then
+        self._labels: deque[_Counted] = deque()
+        self._recent: deque[_Counted] = deque()
+        self._all_of_them, self._recent_ones = _Tally(), _Tally()
         self._n_requests = 0
+        self._n_exact = 0
+        self._n_new = 0  # labels that the threshold does not know
+        self._curve: _Curve | None = None  # the last one, from which the next is found sooner
 
-    def asked(self) -> None:
-        """One more request looked an answer up."""
+    def asked(self, exact: bool = False) -> None:
+        """One more request looked an answer up; whether the exact tier served it, which counts as right."""
         self._n_requests += 1
+        self._n_exact += exact
 
     def learn(self, *labels: Label) -> None:
         """Take labels in, oldest first."""
-        self._labels.extend((self._n_requests, label) for label in labels)
-        self.__dict__.pop("threshold", None)
+        for label in labels:
+            counted = _Counted(label, self._n_requests, self._n_exact)
+            self._labels.append(counted)
+            self._recent.append(counted)
+            self._all_of_them.add(label)
+            self._recent_ones.add(label)
+            if len(self._labels) > WINDOW:
+                self._all_of_them.take_out(self._labels.popleft().label)
+            while len(self._recent) > int(RECENT * len(self._labels)):
+                self._recent_ones.take_out(self._recent.popleft().label)
+            self._n_new += 1
+        if self._n_new > ANEW * len(self._labels) or any(label.source == "person" for label in labels):
+            self._n_new = 0
+            self.__dict__.pop("threshold", None)
 
     @property
     def n_labels(self) -> int:
@@ -108,46 +127,124 @@ class Recalibration:
         prior = shipped()
         if not self._labels:
             return prior.threshold(self.max_error)
-        labels = [label for _, label in self._labels]
-        said = self._counted(labels)
-        sure = float(said.served[0] / (said.served[0] + FEW))
-        share = 1 - MARGIN * sure  # of the bounds, that is used
-        served = np.maximum(said.served + PRIOR * prior.served + sure, 1e-9)
-        wrong = (said.wrong + PRIOR * prior.wrong + sure) / served
-        n_requests = self._n_requests - self._labels[0][0] + 1 + PRIOR_REQUESTS
-        kept = wrong <= share * self.max_error
-        kept &= wrong * (said.lookups + PRIOR * prior.served) / n_requests <= share * MAX_WRONG_REQUESTS
-        recent = self._counted(labels[len(labels) - int(RECENT * len(labels)) :])
-        kept &= (recent.served < MIN_RECENT) | (recent.wrong <= self.max_error * recent.served)
+        assumed = PRIOR * _bins(prior.served)
+        said, recent = self._all_of_them, self._recent_ones
+        # 1. How likely an answer is wrong at a score: the shipped curve and all labels.
+        self._curve = _Curve.fitted(assumed, PRIOR * _bins(prior.wrong), said, self._comparator, self._curve)
+        # 2. Of what would be served from each score on, how much of it is wrong at most.
+        wrong_at = np.minimum(1.0, self._curve.at_most * recent.excess(self._curve, self._comparator))
+        lookups = said.lookups + assumed
+        served, wrong = _from_each_on(lookups), _from_each_on(lookups * wrong_at)
+        # 3. The least score that keeps all bounds.
+        share = 1 - MARGIN * self.n_labels / (self.n_labels + FEW)  # of them, that is used
+        first = self._labels[0]
+        n_requests, n_exact = self._n_requests - first.n_requests + PRIOR_REQUESTS, self._n_exact - first.n_exact
+        kept = wrong <= share * self.max_error * (served + n_exact)
+        kept &= wrong <= SEMANTIC * self.max_error * served
+        kept &= wrong <= share * MAX_WRONG_REQUESTS * n_requests
         kept &= prior.same >= MIN_SERVED
         return float(prior.thresholds[kept][0]) if kept.any() else CLOSED
 
-    def _counted(self, labels: Sequence[Label]) -> "_Counts":
-        scores = np.array([label.score for label in labels])
-        weights = np.array([label.weight for label in labels])
-        different = np.array([not label.same for label in labels], dtype=bool)
-        by_person = np.array([label.source == "person" for label in labels], dtype=bool)
-        reached = (scores >= shipped().thresholds[:, None]) * weights  # (n_thresholds, n_labels)
-        worth = self._comparator.worth(self.max_error)
-        compared = reached[:, ~by_person].sum(axis=1)
-        wrong = self._comparator.wrong(reached[:, different & ~by_person].sum(axis=1), compared)
-        return _Counts(
-            lookups=reached.sum(axis=1),
-            served=worth * compared + reached[:, by_person].sum(axis=1),
-            wrong=worth * wrong + reached[:, different & by_person].sum(axis=1),
-        )
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """A label, with the requests until then, and those that the exact tier served."""
+
+    label: Label
+    n_requests: int
+    n_exact: int
+
+
+class _Tally:
+    """Labels by score, from each threshold to the next.
+
+    Attributes:
+        lookups: That they stand for, (n_thresholds,).
+        numbers: Of them, (2, n_thresholds): of comparisons and of persons.
+        different: Of these, (2, n_thresholds).
+    """
+
+    def __init__(self) -> None:
+        n = len(shipped().thresholds)
+        self.lookups = np.zeros(n)
+        self.numbers, self.different = np.zeros((2, n)), np.zeros((2, n))
+
+    def add(self, label: Label) -> None:
+        self._change(label, 1)
+
+    def take_out(self, label: Label) -> None:
+        self._change(label, -1)
+
+    def _change(self, label: Label, sign: int) -> None:
+        place = int(np.searchsorted(shipped().thresholds, label.score, side="right")) - 1
+        if place < 0:
+            return  # never served
+        row = int(label.source == "person")
+        self.lookups[place] += sign * label.weight
+        self.numbers[row, place] += sign
+        self.different[row, place] += sign * (not label.same)
+
+    def excess(self, curve: "_Curve", comparator: Comparator) -> float:
+        """How many times more different ones there are than a curve says, beyond chance; 1 if there are no more."""
+        if self.numbers.sum() < MIN_RECENT:
+            return 1.0
+        said = np.stack([comparator.said(curve.mean), curve.mean])
+        expected = float((self.numbers * said).sum())
+        spread = float(np.sqrt((self.numbers * said * (1 - said)).sum()))
+        return max(1.0, (float(self.different.sum()) - CHANCE * spread) / max(expected, 1e-9))
 
 
 @dataclass(frozen=True, slots=True)
-class _Counts:
-    """What labels stand for at each threshold, (n_thresholds,).
+class _Curve:
+    """How likely a candidate's answer is wrong, by its score, (n_thresholds,): on average, and at most; its weights."""
 
-    Attributes:
-        lookups: That would be served.
-        served: The same as true labels would count, of whom those of a comparator are worth less.
-        wrong: Of `served`.
-    """
+    weights: Floats
+    mean: Floats
+    at_most: Floats
 
-    lookups: Floats
-    served: Floats
-    wrong: Floats
+    @classmethod
+    def fitted(
+        cls, assumed: Floats, assumed_wrong: Floats, said: _Tally, comparator: Comparator, last: "_Curve | None"
+    ) -> "_Curve":
+        """A logistic regression on the log odds of the score, by Fisher scoring; errors of comparisons are its link's.
+
+        Args:
+            assumed: Lookups of the shipped calibration, (n_thresholds,).
+            assumed_wrong: Of these.
+            said: Labels.
+            comparator: Of comparisons.
+            last: Where to begin.
+        """
+        score = np.minimum(shipped().thresholds + 0.005, 0.99)
+        x = np.stack([np.ones_like(score), np.log(1 / score - 1)], axis=1)  # (n_thresholds, 2)
+        sure, sure_wrong = assumed + said.numbers[1], assumed_wrong + said.different[1]
+        compared, compared_wrong = said.numbers[0], said.different[0]
+        weights = np.array([0.0, 1.0]) if last is None else last.weights
+        information = np.eye(2)
+        for _ in range(STEPS):
+            p = _logistic(x @ weights)
+            q, slope = comparator.said(p), comparator.kept * p * (1 - p)
+            gradient = x.T @ (sure_wrong - sure * p + slope * (compared_wrong - compared * q) / (q * (1 - q)))
+            fisher = sure * p * (1 - p) + compared * slope**2 / (q * (1 - q))
+            information = x.T @ (fisher[:, None] * x) + 1e-6 * np.eye(2)
+            step = np.clip(np.linalg.solve(information, gradient), -1.0, 1.0)
+            weights = weights + step
+            if float(np.abs(step).max()) < 1e-3:
+                break
+        spread = np.sqrt(np.einsum("ij,jk,ik->i", x, np.linalg.inv(information), x))
+        odds = x @ weights
+        return cls(weights, _logistic(odds), _logistic(odds + DOUBT * spread))
+
+
+def _logistic(odds: Floats) -> Floats:
+    return np.clip(1 / (1 + np.exp(-np.clip(odds, -30, 30))), 1e-9, 1 - 1e-9)
+
+
+def _from_each_on(values: Floats) -> Floats:
+    """Sums from each threshold on."""
+    return values[::-1].cumsum()[::-1]
+
+
+def _bins(from_each_on: Floats) -> Floats:
+    """The other way round: shares from each threshold to the next."""
+    return from_each_on - np.append(from_each_on[1:], 0.0)

@@ -2,14 +2,21 @@
 
 import argparse
 import asyncio
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from chatlab.errors import ConfigError, ModelUnavailable
 from chatlab.evaluation.output import check_file, publish
 from chatlab.settings import Settings, variable
+
+if TYPE_CHECKING:
+    from chatlab.evaluation.workload import Asked
+
+# Assumed of a comparison of two answers: of different ones those it takes for the same, and the other way round.
+LABEL_ERRORS = (0.02, 0.10)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +25,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--conversations", type=Path, help="labelled pairs of conversations (.jsonl or .jsonl.gz)")
     parser.add_argument("--pool", action="store_true", help="store all first sides before a second one is asked")
     parser.add_argument(
-        "--max-error", type=float, help="share of served answers that may be wrong (CHATLAB_CACHE_MAX_ERROR)"
+        "--stream",
+        type=Path,
+        help="questions in order: question, answer_key, user (.csv, .jsonl, or .gz), or a .toml workload",
+    )
+    parser.add_argument(
+        "--max-error",
+        type=float,
+        action="append",
+        help="share of served answers that may be wrong (CHATLAB_CACHE_MAX_ERROR); several for --stream (.02, .05, .1)",
+    )
+    parser.add_argument("--seeds", type=int, default=10, help="runs of the stream")
+    parser.add_argument("--questions", type=int, default=3_000, help="length of a stream that is made of a workload")
+    parser.add_argument("--shuffle", action="store_true", help="another order of the stream's file for each seed")
+    parser.add_argument("--scope", choices=["user", "global"], default="user", help="who shares answers in the stream")
+    parser.add_argument(
+        "--label-errors",
+        type=float,
+        nargs=2,
+        default=LABEL_ERRORS,
+        metavar=("FALSE_SAME", "FALSE_DIFFERENT"),
+        help="errors of the labels in the stream's second line (0.02 0.1)",
     )
     parser.add_argument("--json", type=Path, help="write the result here, too")
     parser.add_argument("--data-dir", type=Path, help="folder of everything stored (CHATLAB_DATA_DIR)")
@@ -35,22 +62,50 @@ class Options:
     pairs: Path | None = None
     conversations: Path | None = None
     pool: bool = False
-    max_error: float | None = None
+    stream: Path | None = None
+    max_errors: tuple[float, ...] = ()
+    seeds: int = 10
+    questions: int = 3_000
+    shuffle: bool = False
+    scope: Literal["user", "global"] = "user"
+    label_errors: tuple[float, float] = LABEL_ERRORS
     json: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.pairs is None and self.conversations is None:
-            raise ConfigError("--pairs or --conversations: one of them is needed")
+        labelled = self.pairs is not None or self.conversations is not None
+        if not labelled and self.stream is None:
+            raise ConfigError("--pairs, --conversations or --stream: one of them is needed")
         if self.pool and self.pairs is None:
             raise ConfigError("--pool: is about --pairs")
-        if self.max_error is not None and not 0 < self.max_error < 1:
-            raise ConfigError(f"--max-error {self.max_error:g}: must be between 0 and 1")
+        if wrong := [each for each in self.max_errors if not 0 < each < 1]:
+            raise ConfigError(f"--max-error {wrong[0]:g}: must be between 0 and 1")
+        if labelled and len(self.max_errors) > 1:
+            raise ConfigError("--max-error: several are for --stream alone")
+        if self.seeds < 1:
+            raise ConfigError(f"--seeds {self.seeds}: must be 1 or more")
+        if self.questions < 2:
+            raise ConfigError(f"--questions {self.questions}: must be 2 or more")
+        if min(self.label_errors) < 0 or sum(self.label_errors) >= 1:
+            raise ConfigError("--label-errors: must be 0 or more each, and below 1 together")
         check_file("--json", self.json)
 
     @classmethod
     def of(cls, given: argparse.Namespace) -> "Options":
         """From parsed arguments."""
-        return cls(given.pairs, given.conversations, given.pool, given.max_error, given.json)
+        same, different = given.label_errors
+        return cls(
+            pairs=given.pairs,
+            conversations=given.conversations,
+            pool=given.pool,
+            stream=given.stream,
+            max_errors=tuple(given.max_error or ()),
+            seeds=given.seeds,
+            questions=given.questions,
+            shuffle=given.shuffle,
+            scope=given.scope,
+            label_errors=(same, different),
+            json=given.json,
+        )
 
 
 def run(given: argparse.Namespace, settings: Settings) -> None:
@@ -75,14 +130,17 @@ async def measure(options: Options, settings: Settings) -> dict[str, Any]:
         ConfigError: The data or the embedder cannot be used.
     """
     from chatlab.cache.bound import shipped
+    from chatlab.cache.recalibration import Comparator
     from chatlab.cache.verifier import calibrated_for
     from chatlab.embedding import Embedder
     from chatlab.evaluation.cache import evaluate_conversations, evaluate_pairs
     from chatlab.evaluation.readers.pairs import read_conversations, read_pairs
+    from chatlab.evaluation.stream_study import BOUNDS, study
 
     pairs = None if options.pairs is None else read_pairs(options.pairs)
     conversations = None if options.conversations is None else read_conversations(options.conversations)
-    max_error = settings.cache_max_error if options.max_error is None else options.max_error
+    streams = None if options.stream is None else streams_of(options)
+    max_error = options.max_errors[0] if options.max_errors else settings.cache_max_error
     threshold = shipped().threshold(max_error)
     embedder = Embedder(settings.embedder)
     if not calibrated_for(embedder.name):
@@ -93,6 +151,9 @@ async def measure(options: Options, settings: Settings) -> dict[str, Any]:
             result["pairs"] = (await evaluate_pairs(pairs, embedder, threshold, options.pool)).as_json()
         if conversations is not None:
             result["conversations"] = (await evaluate_conversations(conversations, embedder, threshold)).as_json()
+        if streams is not None:
+            bounds, labels = options.max_errors or BOUNDS, Comparator(*options.label_errors)
+            result["streams"] = (await study(streams, embedder, options.scope, bounds, labels)).as_json()
     except ModelUnavailable as error:
         raise ConfigError(str(error)) from error
     finally:
@@ -100,8 +161,42 @@ async def measure(options: Options, settings: Settings) -> dict[str, Any]:
     return result
 
 
+def streams_of(options: Options) -> "list[list[Asked]]":
+    """A stream a seed: of a workload one made anew, of a file the same questions.
+
+    Raises:
+        ConfigError: The file cannot be used.
+    """
+    from chatlab.evaluation.readers.streams import read_stream
+    from chatlab.evaluation.workload import make_stream, read_words
+
+    assert options.stream is not None
+    if options.stream.suffix == ".toml":
+        words = read_words(options.stream)
+        return [make_stream(words, seed, options.questions) for seed in range(options.seeds)]
+    stream = read_stream(options.stream)
+    if len(stream) < 2:
+        raise ConfigError(f"--stream {options.stream}: needs two questions or more")
+    if not options.shuffle:
+        return [stream] * options.seeds
+    return [random.Random(seed).sample(stream, len(stream)) for seed in range(options.seeds)]
+
+
 def table(result: Mapping[str, Any]) -> str:
     """The figures of a result as aligned lines."""
+    from chatlab.evaluation.report import aligned
+    from chatlab.evaluation.stream_study import table_of
+
+    parts = [result[name] for name in ("pairs", "conversations") if name in result]
+    lines = _pairs_table(result) if parts else []
+    if "streams" in result:
+        streams = result["streams"]
+        lines += [*aligned(table_of(streams)), *streams["left_out"]]
+        lines.append(f"{streams['n']} questions, {streams['seeds']} seeds, scope {streams['scope']}")
+    return "\n".join(lines)
+
+
+def _pairs_table(result: Mapping[str, Any]) -> list[str]:
     from chatlab.evaluation.report import aligned
 
     rows = [["", "n", "repeats served", "others served", "precision", "p50 ms", "p95 ms"]]
@@ -127,7 +222,7 @@ def table(result: Mapping[str, Any]) -> str:
     parts = [result[name] for name in ("pairs", "conversations") if name in result]
     served = f"served from a score of {parts[0]['threshold']:.3f} on: at most {result['max_error']:g} of it wrong"
     pooled = [f"right {result['pairs']['right']}, wrong {result['pairs']['wrong']}"] if result["pool"] else []
-    return "\n".join([*aligned(rows), served, *pooled])
+    return [*aligned(rows), served, *pooled]
 
 
 def _share(value: float | None) -> str:

@@ -1,14 +1,12 @@
 """Labelled pairs for the cache: of questions (`a, b, label`), and of conversations whose last messages are compared."""
 
-import csv
-import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from chatlab.errors import ConfigError
-from chatlab.evaluation.readers.records import parse_lines, read_text
+from chatlab.evaluation.readers.records import messages_of, read_entries
 from chatlab.messages import Message
 
 _SIDES = (("a", "b"), ("text_a", "text_b"), ("origin", "similar"))
@@ -48,7 +46,7 @@ def read_pairs(file: Path) -> list[LabelledPair]:
     Raises:
         ConfigError: It cannot be read; names the entry and what is missing.
     """
-    return [_pair(entry, i, where) for i, (where, entry) in enumerate(_entries(file))]
+    return [_pair(entry, i, where) for i, (where, entry) in enumerate(read_entries(file))]
 
 
 def read_conversations(file: Path) -> list[ConversationPair]:
@@ -57,26 +55,7 @@ def read_conversations(file: Path) -> list[ConversationPair]:
     Raises:
         ConfigError: It cannot be read; names the entry and what is missing.
     """
-    return [_conversations(entry, i, where) for i, (where, entry) in enumerate(_entries(file))]
-
-
-def _entries(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each entry with where it is."""
-    name = file.name.removesuffix(".gz")
-    if not name.endswith((".csv", ".jsonl")):
-        raise ConfigError(f"{file}: must end in .csv, .csv.gz, .jsonl or .jsonl.gz")
-    text = read_text(file)
-    if name.endswith(".csv"):
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        found: list[tuple[str, Any]] = [(f"{file}: line {reader.line_num}", entry) for entry in reader]
-    else:
-        found = [(f"{file}: line {number}", entry) for number, entry in parse_lines(file, text)]
-    if not found:
-        raise ConfigError(f"{file}: has no entries")
-    for where, entry in found:
-        if not isinstance(entry, dict):
-            raise ConfigError(f"{where}: must be an object")
-        yield where, entry
+    return [_conversations(entry, i, where) for i, (where, entry) in enumerate(read_entries(file))]
 
 
 def _pair(entry: Mapping[str, Any], place: int, where: str) -> LabelledPair:
@@ -93,23 +72,8 @@ def _pair(entry: Mapping[str, Any], place: int, where: str) -> LabelledPair:
 
 
 def _conversations(entry: Mapping[str, Any], place: int, where: str) -> ConversationPair:
-    sides = [_messages(entry.get(side), f"{where}: {side}") for side in ("a", "b")]
+    sides = [messages_of(entry.get(side), f"{where}: {side}") for side in ("a", "b")]
     return ConversationPair(_id(entry, place), sides[0], sides[1], _same(entry, where), _category(entry))
-
-
-def _messages(found: Any, where: str) -> tuple[Message, ...]:
-    if not isinstance(found, list) or not found:
-        raise ConfigError(f"{where} must be a list of messages that ends in a user's")
-    messages: list[Message] = []
-    for message in found:
-        match message:
-            case {"role": "system" | "user" | "assistant" as role, "content": str() as content}:
-                messages.append(Message(role=role, content=content))
-            case _:
-                raise ConfigError(f"{where}: a message needs role (system, user or assistant) and content (text)")
-    if messages[-1]["role"] != "user":
-        raise ConfigError(f"{where} must end in a user's message")
-    return tuple(messages)
 
 
 def _same(entry: Mapping[str, Any], where: str) -> bool:

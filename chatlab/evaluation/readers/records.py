@@ -1,14 +1,17 @@
-"""JSON from files, and its validation in one line for a person: the file, the entry, the field, what is wrong."""
+"""Entries from files, and their validation in one line for a person: the file, the entry, the field, what is wrong."""
 
+import csv
 import gzip
+import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from chatlab.errors import ConfigError
+from chatlab.messages import Message
 
 T = TypeVar("T")
 
@@ -52,6 +55,49 @@ def parse_lines(file: Path, text: str) -> Iterator[tuple[int, Any]]:
                 yield number, json.loads(line)
             except ValueError as error:
                 raise malformed(file, f"line {number}", f"no JSON: {error}") from error
+
+
+def read_entries(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The entries of a .csv or .jsonl file, gzipped or not, each with where it is.
+
+    Raises:
+        ConfigError: It has another ending, cannot be read, is empty, or an entry is no object.
+    """
+    name = file.name.removesuffix(".gz")
+    if not name.endswith((".csv", ".jsonl")):
+        raise ConfigError(f"{file}: must end in .csv, .csv.gz, .jsonl or .jsonl.gz")
+    text = read_text(file)
+    if name.endswith(".csv"):
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        found: list[tuple[str, Any]] = [(f"{file}: line {reader.line_num}", entry) for entry in reader]
+    else:
+        found = [(f"{file}: line {number}", entry) for number, entry in parse_lines(file, text)]
+    if not found:
+        raise ConfigError(f"{file}: has no entries")
+    for where, entry in found:
+        if not isinstance(entry, dict):
+            raise ConfigError(f"{where}: must be an object")
+        yield where, entry
+
+
+def messages_of(found: Any, where: str) -> tuple[Message, ...]:
+    """A conversation that ends in a user's message.
+
+    Raises:
+        ConfigError: It is none; `where` begins what is said.
+    """
+    if not isinstance(found, list) or not found:
+        raise ConfigError(f"{where} must be a list of messages that ends in a user's")
+    messages: list[Message] = []
+    for message in found:
+        match message:
+            case {"role": "system" | "user" | "assistant" as role, "content": str() as content}:
+                messages.append(Message(role=role, content=content))
+            case _:
+                raise ConfigError(f"{where}: a message needs role (system, user or assistant) and content (text)")
+    if messages[-1]["role"] != "user":
+        raise ConfigError(f"{where} must end in a user's message")
+    return tuple(messages)
 
 
 def validated(adapter: TypeAdapter[T], value: object, file: Path, entry: str) -> T:
