@@ -820,7 +820,7 @@ class TestSimilarQuestion:
             page.locator("#stop").click()
             expect(page.locator("#latest .line")).to_contain_text("stopped")
 
-            page.set_viewport_size(NARROW)
+            page.set_viewport_size({"width": 360, "height": 740})
             page.emulate_media(color_scheme="dark")
             again()
             expect(similar).to_be_visible()

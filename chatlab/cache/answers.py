@@ -86,6 +86,8 @@ class AnswerCache(StoredAnswers):
         async def find() -> None:
             async with asyncio.timeout(SECONDS):
                 await self._find(lookup)
+                if not ask.bypass:
+                    await self._labels.asked(lookup.tier == "exact")
 
         if not await self._guarded("look up", find):
             lookup.outcome, lookup.entry, lookup.following = "bypass" if ask.bypass else "miss", None, None

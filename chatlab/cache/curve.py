@@ -103,6 +103,7 @@ def curve_of(labels: Sequence[Label], n_refused: float = 0.0, comparator: Compar
     if comparator is None:
         return Curve(GRID, served, reached[:, different].sum(axis=1), float(weights.sum()) + n_refused)
     compared = reached[:, ~certain].sum(axis=1)
-    wrong = comparator.wrong(reached[:, different & ~certain].sum(axis=1), compared)
-    wrong = np.minimum(wrong, compared) + reached[:, different & certain].sum(axis=1)
+    said = reached[:, different & ~certain].sum(axis=1)
+    wrong = np.array([comparator.wrong(k, n) for k, n in zip(said.tolist(), compared.tolist(), strict=True)])
+    wrong = wrong + reached[:, different & certain].sum(axis=1)
     return Curve(GRID, served, wrong, float(weights.sum()) + n_refused, comparator.worth(0.05))

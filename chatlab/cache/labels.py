@@ -42,10 +42,12 @@ class Labels:
             return self._known
 
     async def threshold(self) -> float:
-        """Least score that may be served, for one more lookup."""
-        recalibration = await self.recalibration()
-        recalibration.asked()
-        return recalibration.threshold
+        """Least score that may be served."""
+        return (await self.recalibration()).threshold
+
+    async def asked(self, exact: bool) -> None:
+        """Count one more lookup; whether the exact tier served it."""
+        (await self.recalibration()).asked(exact)
 
     async def compare(self, lookup: Lookup, answer: str, source: LabelSource, weight: float = 1.0) -> None:
         """Take the model's answer to a question as evidence on the stored one.
@@ -86,8 +88,8 @@ def known_from(lookups: Sequence[CacheLookup], max_error: float) -> Recalibratio
     """What stored lookups say, oldest first."""
     recalibration = Recalibration(max_error, shipped())
     for each in lookups:
-        if each.threshold is not None:
-            recalibration.asked()
+        if each.outcome != "bypass":
+            recalibration.asked(each.tier == "exact")
         if each.same is not None and each.tier != "exact" and each.score:
             recalibration.learn(Label(each.score, each.same, each.label_weight or 1.0, each.label_source or "miss"))
     return recalibration

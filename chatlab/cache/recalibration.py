@@ -70,6 +70,15 @@ class Comparator:
         """How much of what sets answers apart is left."""
         return 1 - self.false_same - self.false_different
 
+    def worth(self, share: float) -> float:
+        """How much less a label of it says about a share of wrong ones than a true label, in (0, 1]."""
+        said = self.false_different + self.kept * share
+        return share * (1 - share) * self.kept**2 / (said * (1 - said))
+
+    def wrong(self, said: float, n: float) -> float:
+        """How many of n are wrong where it says so of `said`."""
+        return min(n, max(0.0, (said - self.false_different * n) / self.kept))
+
     def said(self, wrong: Floats) -> Floats:
         """How likely it says so of what is wrong with this probability."""
         return self.false_different + self.kept * wrong

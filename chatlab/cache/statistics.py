@@ -174,7 +174,7 @@ def _precision(lookups: Sequence[CacheLookup], comparator: Comparator) -> Share:
     weights = np.array([each.label_weight or 1.0 for each in audited])
     different = np.array([each.same is False for each in audited])
     said, n = float(weights[different].sum()), float(weights.sum())
-    wrong = min(1.0, float(comparator.wrong(np.array([said]), np.array([n]))[0]) / n)
+    wrong = comparator.wrong(said, n) / n
     n_equal = float(n**2 / (weights**2).sum()) * comparator.worth(min(max(wrong, 0.01), 0.99))
     return share_of((1 - wrong) * n_equal, n_equal)
 

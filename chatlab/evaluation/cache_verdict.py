@@ -1,7 +1,7 @@
 """Whether a cache pays on some traffic: a rule over intervals, for each scope and bound.
 
-It pays if the time saved, less what every lookup takes, is shown to be more than nothing, and nothing shows that more of
-what is served is wrong than was promised. Shown is what a 95 % interval over seeds excludes.
+It pays if the time saved, less what every lookup takes, is shown to be more than nothing, and nothing shows that more
+of what is served is wrong than was promised. Shown is what a 95 % interval over seeds excludes.
 """
 
 from collections.abc import Sequence
