@@ -11,6 +11,8 @@ from chatlab.errors import ConfigError, ModelUnavailable
 from chatlab.evaluation.output import check_file, publish
 from chatlab.settings import Settings, variable
 
+EXACT_ONLY = 1.0  # the score of the same words: where no threshold can be trusted
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `eval cache` takes."""
@@ -20,6 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-error", type=float, help="share of served answers that may be wrong (CHATLAB_CACHE_MAX_ERROR)"
     )
+    parser.add_argument(
+        "--verifier", help="a cross-encoder instead of the shipped verifier, Hub id or folder (CHATLAB_CACHE_VERIFIER)"
+    )
+    parser.add_argument("--threshold", type=float, help="least score that is served, instead of the calibrated one")
     parser.add_argument("--json", type=Path, help="write the result here, too")
     parser.add_argument("--data-dir", type=Path, help="folder of everything stored (CHATLAB_DATA_DIR)")
 
@@ -37,6 +43,8 @@ class Options:
     pool: bool = False
     max_error: float | None = None
     json: Path | None = None
+    verifier: str | None = None
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         if self.pairs is None and self.conversations is None:
@@ -45,12 +53,16 @@ class Options:
             raise ConfigError("--pool: is about --pairs")
         if self.max_error is not None and not 0 < self.max_error < 1:
             raise ConfigError(f"--max-error {self.max_error:g}: must be between 0 and 1")
+        if self.threshold is not None and not 0 < self.threshold <= 1:
+            raise ConfigError(f"--threshold {self.threshold:g}: must be above 0 and at most 1")
         check_file("--json", self.json)
 
     @classmethod
     def of(cls, given: argparse.Namespace) -> "Options":
         """From parsed arguments."""
-        return cls(given.pairs, given.conversations, given.pool, given.max_error, given.json)
+        return cls(
+            given.pairs, given.conversations, given.pool, given.max_error, given.json, given.verifier, given.threshold
+        )
 
 
 def run(given: argparse.Namespace, settings: Settings) -> None:
@@ -76,6 +88,7 @@ async def measure(options: Options, settings: Settings) -> dict[str, Any]:
     """
     from chatlab.cache.bound import shipped
     from chatlab.cache.verifier import calibrated_for
+    from chatlab.cross_encoder import CrossEncoderVerifier
     from chatlab.embedding import Embedder
     from chatlab.evaluation.cache import evaluate_conversations, evaluate_pairs
     from chatlab.evaluation.readers.pairs import read_conversations, read_pairs
@@ -83,20 +96,35 @@ async def measure(options: Options, settings: Settings) -> dict[str, Any]:
     pairs = None if options.pairs is None else read_pairs(options.pairs)
     conversations = None if options.conversations is None else read_conversations(options.conversations)
     max_error = settings.cache_max_error if options.max_error is None else options.max_error
-    threshold = shipped().threshold(max_error)
+    location = settings.cache_verifier if options.verifier is None else options.verifier
+    verifier = CrossEncoderVerifier(location) if location else None
+    threshold = shipped().threshold(max_error) if verifier is None or verifier.calibrated else EXACT_ONLY
+    threshold_from = "calibration" if verifier is None or verifier.calibrated else "closed"
+    if options.threshold is not None:
+        threshold, threshold_from = options.threshold, "argument"
     embedder = Embedder(settings.embedder)
     if not calibrated_for(embedder.name):
         raise ConfigError(f"{variable('embedder')}={embedder.name!r}: the cache is calibrated for all-MiniLM-L6-v2")
-    result: dict[str, Any] = {"max_error": max_error, "embedder": embedder.name, "pool": options.pool}
+    result: dict[str, Any] = {
+        "max_error": max_error,
+        "embedder": embedder.name,
+        "pool": options.pool,
+        "verifier": location,
+        "threshold_from": threshold_from,
+    }
     try:
         if pairs is not None:
-            result["pairs"] = (await evaluate_pairs(pairs, embedder, threshold, options.pool)).as_json()
+            result["pairs"] = (await evaluate_pairs(pairs, embedder, threshold, options.pool, verifier)).as_json()
         if conversations is not None:
-            result["conversations"] = (await evaluate_conversations(conversations, embedder, threshold)).as_json()
+            result["conversations"] = (
+                await evaluate_conversations(conversations, embedder, threshold, verifier)
+            ).as_json()
     except ModelUnavailable as error:
         raise ConfigError(str(error)) from error
     finally:
         embedder.close()
+        if verifier is not None:
+            verifier.close()
     return result
 
 
@@ -125,7 +153,11 @@ def table(result: Mapping[str, Any]) -> str:
             for category, each in part["by_category"].items()
         ]
     parts = [result[name] for name in ("pairs", "conversations") if name in result]
-    served = f"served from a score of {parts[0]['threshold']:.3f} on: at most {result['max_error']:g} of it wrong"
+    served = f"served from a score of {parts[0]['threshold']:.3f} on"
+    if result["threshold_from"] == "calibration":
+        served += f": at most {result['max_error']:g} of it wrong"
+    elif result["threshold_from"] == "closed":
+        served += ", the same words only: this verifier is not calibrated (try --threshold)"
     pooled = [f"right {result['pairs']['right']}, wrong {result['pairs']['wrong']}"] if result["pool"] else []
     return "\n".join([*aligned(rows), served, *pooled])
 
