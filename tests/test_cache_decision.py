@@ -118,6 +118,8 @@ def test_a_guard_refuses_and_says_which(a: str, b: str, guard: str) -> None:
         ("Is astrology true or not?", "Is astrology true?"),
         ("How do I get paint off a brick wall?", "someone put paint on our brick wall, how do we remove it?"),
         ("Are tulips poisonous to rabbits?", "my rabbit ate a tulip, is that poisonous"),
+        ("How do I move it to another folder?", "How do I move it to a different folder?"),
+        ("Why does this fail?\n```\nx = 1 +\n```", "Why does this fail?\nx = 1 +"),
         ("What does a blinking light mean?", "What does it mean when a light blinks?"),
     ],
 )

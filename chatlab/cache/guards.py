@@ -49,6 +49,7 @@ ASKING = word_set(
     "what who whom whose when where why which how can could should would tell help need want explain show"
 )
 ANEW = word_set("another else again")
+OTHER = ANEW | word_set("different other new more instead")
 DENYING = ("un", "in", "im", "ir", "il", "dis", "non", "de")  # prefixes
 LISTS = word_set("and or versus & / , nor")  # what stands between things whose order is free
 SYMMETRIC = frozenset(
@@ -96,7 +97,7 @@ def _language(a: Reading, b: Reading) -> bool:
 
 def _verbatim(a: Reading, b: Reading) -> bool:
     """Code or a quotation in one that the other does not contain at all."""
-    if any(part not in b.text for part in a.code) or any(part not in a.text for part in b.code):
+    if any(part.strip() not in b.text for part in a.code) or any(part.strip() not in a.text for part in b.code):
         return True
     whole_a, whole_b = (" ".join(each.text.casefold().split()) for each in (a, b))
     return any(part.strip(",.?! ") not in whole_b for part in a.verbatim) or any(
@@ -364,7 +365,10 @@ def _says(reading: Reading) -> bool:
 
 def _another(a: Reading, b: Reading) -> bool:
     """One asks for something else than it was given, the other for anything."""
-    return any(word.text in ANEW for word in a.words) != any(word.text in ANEW for word in b.words)
+    texts_a, texts_b = ({word.text for word in each.words} for each in (a, b))
+    return any(
+        not ANEW.isdisjoint(one) and OTHER.isdisjoint(other) for one, other in ((texts_a, texts_b), (texts_b, texts_a))
+    )
 
 
 GUARDS: Sequence[Guard] = (
