@@ -109,6 +109,10 @@ class Settings(BaseSettings):
     cache_max_error: float = Field(
         default=0.05, gt=0, lt=1, description="Share of the answers served from the cache that may be wrong."
     )
+    cache_verifier: str = Field(
+        default="",
+        description="CrossEncoder of sentence-transformers, Hub id or folder, in place of the shipped verifier.",
+    )
     cache_max_entries: int = Field(
         default=100_000, ge=1, description="Most stored answers; what saved least for its age goes first."
     )

@@ -46,6 +46,8 @@ async def asked(embedder: Embedder, *texts: str) -> list[Question]:
         ("I was charged twice", [(2.0, "")]),
         ("which one is it?", []),
         ("the 3rd of May", [(3.0, "")]),
+        ("the second season", [(2.0, "")]),
+        ("wait a second", []),
     ],
 )
 def test_numbers_are_read_as_they_are_meant(text: str, numbers: list[tuple[float, str]]) -> None:
@@ -74,6 +76,10 @@ def test_what_is_written_differently_is_read_the_same() -> None:
         ("Is 5 kg a lot?", "Is 5 lb a lot?", "unit"),
         ("How many euros is it?", "How many dollars is it?", "unit"),
         ("Is it open in May?", "Is it open in June?", "date"),
+        ("Is it open?", "Is it open on Sundays?", "date on one side"),
+        ("What is on?", "What is off?", "direction"),
+        ("Who dies in the second season?", "Who dies in the third season?", "number"),
+        ("How do I tune a ukulele to D?", "How do I tune a ukulele to C?", "name"),
         ("Should I eat before a run?", "Should I not eat before a run?", "negation"),
         ("Should I eat before a run?", "Should I eat after a run?", "opposite"),
         ("Can I give my dog a carrot?", "Can I give my goat a carrot?", "alternative"),
@@ -107,6 +113,14 @@ def test_a_guard_refuses_and_says_which(a: str, b: str, guard: str) -> None:
         ("In Python, how do I sort a list?", "How do I sort a list in Python?"),
         ("Don't you like it?", "Do you not like it?"),
         ("Why do cats purr?", "Why do cats purr, actually?"),
+        ("How long may I stay?", "How long can I stay?"),
+        ("Is it open on Mondays?", "Is it open on a Monday?"),
+        ("Is astrology true or not?", "Is astrology true?"),
+        ("How do I get paint off a brick wall?", "someone put paint on our brick wall, how do we remove it?"),
+        ("Are tulips poisonous to rabbits?", "my rabbit ate a tulip, is that poisonous"),
+        ("How do I move it to another folder?", "How do I move it to a different folder?"),
+        ("Why does this fail?\n```\nx = 1 +\n```", "Why does this fail?\nx = 1 +"),
+        ("What does a blinking light mean?", "What does it mean when a light blinks?"),
     ],
 )
 def test_guards_let_the_same_pass(a: str, b: str) -> None:
@@ -157,14 +171,16 @@ async def test_the_same_words_are_served_whatever_the_verifier_says(embedder: Em
     assert found.score == 1.0
 
 
-def test_of_those_that_may_be_served_the_closest_is() -> None:
+def test_of_those_that_no_guard_refused_the_closest_is_chosen() -> None:
     def judgement(place: int, score: float, closeness: float) -> Judgement:
         return Judgement(place, 0.9, score, None, closeness)
 
     judged = [judgement(0, 0.9, 1.0), judgement(1, 0.5, 2.0), judgement(2, 0.2, 3.0)]
-    assert best(judged, 0.4) is judged[1]
-    assert best(judged, 0.95) is judged[0]
-    assert best([], 0.5) is None
+    assert best(judged, 0.4) is judged[2]
+    refused = Judgement(3, 0.99, 0.0, "number", 9.0)
+    assert best([*judged, refused], 0.4) is judged[2]
+    assert best([refused], 0.4) is refused
+    assert best([], 0.4) is None
 
 
 def test_the_threshold_keeps_the_bound() -> None:
@@ -218,6 +234,21 @@ async def test_a_follow_up_needs_its_conversation(embedder: Embedder, text: str)
     assert needs_context(text, vectors[0], [vectors[1]])
     assert needs_context(text, vectors[0], [*vectors[1:]])
     assert not needs_context(text, vectors[0], [])
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ("Always answer in French.", "What is the capital of Hungary?"),
+        ("From now on you're a pirate.", "How do magnets work?"),
+        ("I am vegan.", "What should one cook for twelve guests?"),
+        ("What is a wadi?", "Sort the list by length."),
+        ("What is a wadi?", "When is the best time of year?"),
+    ],
+)
+async def test_what_was_agreed_on_or_given_needs_its_conversation(embedder: Embedder, said: str, text: str) -> None:
+    asked, before = (await embedder.embed([text, said])).vectors
+    assert needs_context(text, asked, [before], [said])
 
 
 @pytest.mark.parametrize(

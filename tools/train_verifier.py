@@ -1,8 +1,11 @@
 """Trains what decides of a cached answer, and prints how well it does on what it has not seen.
 
-Writes `chatlab/cache/verifier.npz` and the calibration of the threshold beside it. Pairs of `data/cache_groups.jsonl`
-and `data/cache_topics.jsonl` alone, both written for this project; no public set. Needs scikit-learn, which the
-embedder brings.
+Writes `chatlab/cache/verifier.npz`, the calibration of the threshold beside it, and the plot of its probabilities,
+`docs/verifier_calibration.svg`. Pairs of `data/cache_groups.jsonl` and `data/cache_topics.jsonl` alone, both written
+for this project; no public set. Needs scikit-learn, which the embedder brings, and matplotlib.
+
+The regression may weigh a feature only in the direction in which it is evidence, and does not learn from pairs of which
+one number, name or word is exchanged: guards see those, and a regression learns from them that what is alike is a trap.
 """
 
 import asyncio
@@ -16,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import GroupKFold
@@ -28,9 +32,33 @@ from chatlab.embedding import Embedder
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "data"
-PENALTY = 1.0  # C, of scaled features
-SIMILARITY = (10.0, 0.8)  # chosen on the pairs left out: more makes paraphrases of other words rank higher, traps too
+PLOT = ROOT / "docs" / "verifier_calibration.svg"
+PENALTY = 10.0  # on squared weights of scaled features, beside the summed loss
+SIMILARITY = (5.0, 0.8)  # chosen on the pairs left out: more makes paraphrases of other words rank higher, traps too
 WEIGHT_OF = {"near": 1.0, "topic": 2.0}  # of a pair by kind, others 1: topics are what people ask side by side
+# Kinds of pairs that are learned from; the others, mostly one word of a kind changed, are for calibration alone.
+LEARNED = {"same", "topic", "near", "aspect", "sibling", "comparison", "role", "scope"}
+EITHER_WAY = {"length", "similarity x other words"}
+AGAINST = {
+    "unaligned, least",
+    "unaligned, most",
+    "words of one only, fewer",
+    "words of one only, more",
+    "one word for another",
+    "one word more",
+    "lengths apart",
+    "other interrogative",
+    "numbers differ",
+    "negations differ",
+    "names of one only, fewer",
+    "names of one only, more",
+    "opposites",
+    "alternatives",
+    "share of words of one only",
+    "a guard's doubt",
+    "unaligned, least x words in common",
+    "unaligned, most x words in common",
+}  # the others speak for it
 FOLDS = 5
 
 Floats = NDArray[np.float64]
@@ -81,12 +109,28 @@ def neighbours(known: Sequence[Pair], read: dict[str, Question], seed: int = 0) 
 
 
 def fit(features: Floats, same: NDArray[np.bool_], weight: Floats) -> Weights:
-    """The regression; its scores are calibrated by `calibrated`."""
+    """The regression, each weight of the sign of its evidence; its scores are calibrated by `calibrated`."""
     mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-9
-    model = LogisticRegression(C=PENALTY, max_iter=5_000)
-    model.fit((features - mean) / scale, same, sample_weight=weight)
-    coefficients, bias = np.asarray(model.coef_)[0], np.asarray(model.intercept_)[0]
+    inputs = np.hstack([(features - mean) / scale, np.ones((len(features), 1))])
+    side = np.where(same, 1.0, -1.0)
+
+    def loss(coefficients: Floats) -> tuple[float, Floats]:
+        margin = side * (inputs @ coefficients)
+        kept = np.append(coefficients[:-1], 0.0)
+        slope = inputs.T @ (-side * weight / (1 + np.exp(np.minimum(margin, 500))))
+        value = (weight * np.logaddexp(0, -margin)).sum() + PENALTY / 2 * (kept**2).sum()
+        return float(value), slope + PENALTY * kept
+
+    bounds = [_bounds(name) for name in FEATURES] + [(None, None)]
+    found = minimize(loss, np.zeros(len(bounds)), jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": 500})
+    coefficients, bias = np.asarray(found.x)[:-1], np.asarray(found.x)[-1]
     return Weights(mean, scale, coefficients, bias, np.array(SIMILARITY), np.array([1.0, 0.0]))
+
+
+def _bounds(feature: str) -> tuple[float | None, float | None]:
+    if feature in EITHER_WAY:
+        return None, None
+    return (None, 0.0) if feature in AGAINST else (0.0, None)
 
 
 def calibrated(raw: Floats, same: NDArray[np.bool_]) -> Floats:
@@ -114,7 +158,7 @@ def main() -> None:
     features = np.array([evidence(read[pair.a], read[pair.b]) for pair in passed], dtype=np.float64)
     same = np.array([pair.same for pair in passed])
     groups = np.array([pair.group for pair in passed])
-    weight = np.array([WEIGHT_OF.get(pair.kind, 1.0) for pair in passed])
+    weight = np.array([WEIGHT_OF.get(pair.kind, 1.0) if pair.kind in LEARNED else 0.0 for pair in passed])
 
     left_out = np.zeros(len(passed))
     for train, test in GroupKFold(FOLDS).split(features, same, groups):
@@ -125,6 +169,7 @@ def main() -> None:
     _save(WEIGHTS, arrays)
     probability = 1 / (1 + np.exp(-(calibration[0] * left_out + calibration[1])))
     _report(known, passed, same, probability, trained)
+    _plot(probability, same)
     curves = curves_of(known, passed, probability)
     _save(FILE, asdict(curves))
     for max_error in (0.01, 0.02, 0.05, 0.1, 0.2):
@@ -181,6 +226,33 @@ def _report(
             print(f"said {low:.1f}-{low + 0.1:.1f}: {inside.sum():6} pairs, right {same[inside].mean():.3f}")
     for name, value in sorted(zip(FEATURES, trained.coefficients, strict=True), key=lambda item: -abs(item[1])):
         print(f"{name:40} {value:+.2f}")
+
+
+def _plot(probability: Floats, same: NDArray[np.bool_]) -> None:
+    """Reliability of pairs that were left out: what was said, what was right, and how often it was said."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams.update({"svg.hashsalt": "chatlab", "svg.fonttype": "none"})
+    from matplotlib import pyplot as plt
+
+    figure, (above, below) = plt.subplots(
+        2, 1, figsize=(5, 5.5), sharex=True, height_ratios=(3, 1), layout="constrained"
+    )
+    edges = np.linspace(0, 1, 11)
+    place = np.clip(np.digitize(probability, edges) - 1, 0, 9)
+    n = np.bincount(place, minlength=10)
+    said = np.bincount(place, probability, minlength=10) / np.maximum(n, 1)
+    right = np.bincount(place, same, minlength=10) / np.maximum(n, 1)
+    error = 1.96 * np.sqrt(right * (1 - right) / np.maximum(n, 1))
+    filled = n > 0
+    above.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    above.errorbar(said[filled], right[filled], yerr=error[filled], marker="o", color="tab:blue", capsize=2)
+    above.set(ylabel="share that one answer serves", ylim=(0, 1), title="Verifier, pairs left out of training")
+    below.bar(edges[:-1] + 0.05, n, width=0.09, color="tab:blue")
+    below.set(xlabel="probability", ylabel="pairs", yscale="log", xlim=(0, 1))
+    figure.savefig(PLOT, metadata={"Date": None})
+    plt.close(figure)
 
 
 def _kind(pair: Pair) -> str:

@@ -2,7 +2,8 @@
 
 What it says itself is judged by a logistic regression over its words and its embedding, trained by
 `tools/train_context.py` (card in `data/README.md`). Where it continues what was asked before, "How do navigation
-systems work?" may be about satellites: there it takes less to need the conversation.
+systems work?" may be about satellites: there it takes less to need the conversation. After "Always answer in French",
+everything needs it, and after "I am vegan" all advice.
 """
 
 import re
@@ -14,7 +15,7 @@ from importlib import resources
 import numpy as np
 from numpy.typing import NDArray
 
-from chatlab.cache.reading import STOP_WORDS, Reading, read, word_set
+from chatlab.cache.reading import MAX_CHARS, STOP_WORDS, Reading, read, word_set
 
 WEIGHTS = "context.npz"
 EMBEDDING_SCALE = 6.0  # of the embedding's weights beside the features'
@@ -46,6 +47,44 @@ _VAGUE = re.compile(r"\b(?:some|any|most|main|other|common|different|typical|imp
 _DEFINED = re.compile(r"\bthe (?:\w+ ){1,3}(?:of|in|for|that|to)\b")
 _ASKING = re.compile(r"(?:what|who|where|when|why|how)\b")
 _PREPOSITION = re.compile(r"\b(?:of|in|for|about|with) \w")
+# What was agreed on before: how to answer, a role, a game.
+_INSTRUCTIONS = (
+    r"(?:must |should )?(?:always|never|only) \w",
+    r"from now on",
+    r"(?:for|during) the rest of",
+    r"(?:in|for|during) this (?:chat|conversation|session)",
+    r"let'?s (?:play|pretend|say|assume|imagine)",
+    r"pretend|act (?:as|like)|imagine (?:that )?(?:you|we|i)\b|assume|suppose",
+    r"you are|you're|i want you to|i'd like you to|call me",
+    r"i(?:'ll| will) (?:call|ask|give|send|show|tell)\b",
+    r"(?:talk|speak) (?:to me|like|in|as)",
+    r"(?:answer|reply|respond|explain (?:things|everything|all)|write everything)\b(?: \w+){0,3} "
+    r"(?:in|like|as|with|using|only|without|briefly|shortly)\b",
+    r"use (?:only|just|simple|metric|imperial|\w+ units)",
+    r"(?:keep|make) (?:it|your|all|the|every) (?:answers?|replies|responses?|explanations?|brief|short|simple)",
+    r"be (?:brief|short|concise|honest|funny|rude|formal|polite|strict)",
+    r"(?:stop|avoid|don't|do not) (?:us(?:e|ing)|mention|say|tell|explain|writ)",
+)
+_INSTRUCTED = re.compile(rf"(?:^|[.!?,;:]\s*)(?:(?:please|so|ok|okay|now|and|you) )?(?:{'|'.join(_INSTRUCTIONS)})")
+_OF_THE_USER = re.compile(r"^(?:\w+, )?(?:i|i'm|im|i've|my|we|we're|we've|our)\b(?!.*\?\s*$)")
+_ADVICE = re.compile(
+    r"\b(?:should|recommend|suggest|advi[cs]e|best|good|better|plan|ideas?|tips?|can i|may i|am i|could i|do i|give me|"
+    r"write|make|find|choose|need|worth|safe|allowed)\b"
+)
+# What stands in the conversation, unless it is said of what it is.
+_GIVEN = re.compile(
+    r"\bthe (?:list|text|table|code|story|poem|answer|result|question|email|paragraph|sentence|essay|draft|summary|"
+    r"function|script|program|output|error|message|recipe|translation|document|passage|options|steps|items|points)\b"
+    r"(?! (?:of|for|in|from|that|which|to|about|between|with|on|when|called|\w+ed)\b)"
+)
+_GENERAL = word_set(
+    "time year way place thing day month week hour price cost part reason idea option choice step risk advantage "
+    "disadvantage benefit downside pro con problem example number name size age height weight length width depth color "
+    "result effect cause side kind type sort rule detail point source good best better worst bad right wrong easy hard "
+    "big small long short old new other different main important common usual normal typical possible happen work use "
+    "start stop begin end find buy mean take need make give tell show explain know think say change try help recommend "
+    "suggest much many often far first last next more less most least"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +102,38 @@ class Weights:
         return ((features - self.mean) / self.scale) @ self.features + vectors @ self.embedding + self.bias
 
 
-def needs_context(text: str, vector: Vector, before: Sequence[Vector]) -> bool:
+def needs_context(text: str, vector: Vector, before: Sequence[Vector], said: Sequence[str] = ()) -> bool:
     """Whether a message is only understood with the conversation before it.
 
     Args:
         text: The message.
         vector: Its embedding, (dim,), unit norm.
         before: Those of what the user said before, the oldest first; without any there is nothing to need.
+        said: What that was, in words.
     """
     if not before:
         return False
     reading = read(text)
     if len({word.stem for word in reading.content}) < 2 and not any(word.named for word in reading.words):
         return True  # `continue`, `yes`, "Why?"
+    if _general(reading) or _GIVEN.search(reading.text.lower()) or _agreed(reading, said):
+        return True
     odds = float(_weights().log_odds(features(reading)[None], vector.astype(np.float64)[None])[0])
     tied = TIED_PERSON if any(word.text in _PERSON for word in reading.words) else TIED
     return odds > -ALONE or _points_back(reading) or tie(vector, before) > tied
+
+
+def _general(reading: Reading) -> bool:
+    """Whether it names nothing that it could be about: "When is the best time of year?"."""
+    return all(word.text in _GENERAL or word.stem in _GENERAL for word in reading.content)
+
+
+def _agreed(reading: Reading, said: Sequence[str]) -> bool:
+    """Whether what the user said before holds on: how to answer, or for advice, who is asking."""
+    earlier = [text[:MAX_CHARS].replace("’", "'").lower().strip() for text in said]
+    if any(_INSTRUCTED.search(text) for text in earlier):
+        return True
+    return _ADVICE.search(reading.text.lower()) is not None and any(_OF_THE_USER.match(text) for text in earlier)
 
 
 def _points_back(reading: Reading) -> bool:

@@ -1,13 +1,15 @@
 """Whether a stored answer may be served: guards, then the verifier, then the threshold of the bound.
 
 The story: candidates that are near -> those that a guard refuses go -> the verifier's probability for each of the rest
--> of those above the threshold the one whose words are closest.
+-> the one whose words are closest, if its probability reaches the threshold.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chatlab.cache.evidence import FEATURES, Question, evidence
 from chatlab.cache.guards import refusal
@@ -17,6 +19,7 @@ from chatlab.cache.verifier import weights
 UNSEEN = "what the embedder does not see"
 UNKNOWN = "[UNK]"  # the piece of a word that it has no pieces for
 CANDIDATES = 5  # nearest entries that are looked at
+_SIMILARITY = FEATURES.index("similarity")
 _CLOSENESS = [FEATURES.index(name) for name in ("similarity", "words in common", "aligned mean, least")]
 
 
@@ -39,20 +42,52 @@ class Judgement:
     closeness: float
 
 
-def judge(question: Question, candidates: Sequence[Question]) -> list[Judgement]:
-    """Judge each candidate."""
-    return [_judged(question, candidate, place) for place, candidate in enumerate(candidates)]
+class Verifier(Protocol):
+    """What may stand in for the shipped verifier, a cross-encoder for example."""
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the shipped threshold means something for its scores."""
+        ...
+
+    def scores(self, question: str, candidates: Sequence[str]) -> NDArray[np.float64]:
+        """That one answer serves the question and each candidate, (n,), in [0, 1]. May block for long."""
+        ...
+
+
+def judge(question: Question, candidates: Sequence[Question], verifier: Verifier | None = None) -> list[Judgement]:
+    """Judge each candidate; with another verifier than the shipped one this may block.
+
+    Args:
+        question: What is asked.
+        candidates: What has been answered.
+        verifier: Instead of the shipped one, behind the same guards.
+    """
+    judged = {place: _at_once(question, candidate, place) for place, candidate in enumerate(candidates)}
+    left = [place for place, found in judged.items() if found is None]
+    if left:
+        found = np.array([evidence(question, candidates[place]) for place in left], dtype=np.float64)
+        if verifier is None:
+            scores = weights().probabilities(found)
+        else:
+            scores = verifier.scores(question.text, [candidates[place].text for place in left])
+        for place, score, row in zip(left, scores, found, strict=True):
+            judged[place] = Judgement(place, float(row[_SIMILARITY]), float(score), None, float(row[_CLOSENESS].sum()))
+    return [each for each in judged.values() if each is not None]
 
 
 def best(judged: Sequence[Judgement], threshold: float) -> Judgement | None:
-    """The one to serve if its score reaches the threshold, else the nearest to that; None without candidates."""
-    served = [each for each in judged if each.score >= threshold]
-    if served:
-        return max(served, key=lambda each: each.closeness)
-    return max(judged, key=lambda each: (each.score, each.closeness), default=None)
+    """The one whose words are closest of those that no guard refused: to serve if its score reaches the threshold.
+
+    One that is farther is not served in its place, whatever its score: where the closest asks something else, the
+    others seldom ask the same. Without any the nearest refused one; None without candidates.
+    """
+    allowed = [each for each in judged if each.guard is None]
+    return max(allowed or judged, key=lambda each: each.closeness, default=None)
 
 
-def _judged(question: Question, candidate: Question, place: int) -> Judgement:
+def _at_once(question: Question, candidate: Question, place: int) -> Judgement | None:
+    """What needs no verifier."""
     similarity = float(question.embedded.vector @ candidate.embedded.vector)
     if (guard := refusal(question.reading, candidate.reading)) is not None:
         return Judgement(place, similarity, 0.0, guard, similarity)
@@ -60,9 +95,7 @@ def _judged(question: Question, candidate: Question, place: int) -> Judgement:
         return Judgement(place, similarity, 1.0, None, np.inf)
     if not _seen(question, candidate):
         return Judgement(place, similarity, 0.0, UNSEEN, similarity)
-    found = evidence(question, candidate)
-    score = float(weights().probabilities(found.astype(np.float64)[None])[0])
-    return Judgement(place, similarity, score, None, float(found[_CLOSENESS].sum()))
+    return None
 
 
 def _seen(a: Question, b: Question) -> bool:

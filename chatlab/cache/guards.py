@@ -49,6 +49,7 @@ ASKING = word_set(
     "what who whom whose when where why which how can could should would tell help need want explain show"
 )
 ANEW = word_set("another else again")
+OTHER = ANEW | word_set("different other new more instead")
 DENYING = ("un", "in", "im", "ir", "il", "dis", "non", "de")  # prefixes
 LISTS = word_set("and or versus & / , nor")  # what stands between things whose order is free
 SYMMETRIC = frozenset(
@@ -65,10 +66,13 @@ SYMMETRIC = frozenset(
 AUXILIARIES = word_set("is are was were be been being am do does did has have had will would can could should")
 LINKLESS = AUXILIARIES | word_set("a an the my your his her its our their this that it i you we they")
 DIRECTIONS = word_set("to from into than before after by")
+# Which of these stands in a sentence is mostly grammar, once other words differ.
+PARTICLES = word_set("on off in out up down over under above below front back left right")
+FRAMING = frozenset({"mean", "happen"})  # "What does X mean?" is "What does it mean that X?"
 BEING = word_set("is are was were be been being get got")
 GENDERED = word_set("he him his she her hers")
 
-MAX_APART = 2  # content words of one only: where there are more, a difference is one of many, which the verifier weighs
+_ASKED_AFTER = re.compile(r"[,;.] (?:(?:so|and|but) )?(?:is|are|am|was|do|does|did|will|any|may|might|ok|safe)\b")
 
 
 def refusal(a: Reading, b: Reading) -> str | None:
@@ -93,10 +97,12 @@ def _language(a: Reading, b: Reading) -> bool:
 
 def _verbatim(a: Reading, b: Reading) -> bool:
     """Code or a quotation in one that the other does not contain at all."""
-    if any(part not in b.text for part in a.code) or any(part not in a.text for part in b.code):
+    if any(part.strip() not in b.text for part in a.code) or any(part.strip() not in a.text for part in b.code):
         return True
     whole_a, whole_b = (" ".join(each.text.casefold().split()) for each in (a, b))
-    return any(part not in whole_b for part in a.verbatim) or any(part not in whole_a for part in b.verbatim)
+    return any(part.strip(",.?! ") not in whole_b for part in a.verbatim) or any(
+        part.strip(",.?! ") not in whole_a for part in b.verbatim
+    )
 
 
 def _numbers(a: Reading, b: Reading) -> bool:
@@ -137,7 +143,11 @@ def _currency(a: Reading, b: Reading) -> bool:
 
 
 def _dates(a: Reading, b: Reading) -> bool:
-    return a.dates != b.dates and bool(a.dates - b.dates or b.dates - a.dates)
+    return bool(a.dates - b.dates) and bool(b.dates - a.dates)
+
+
+def _one_date(a: Reading, b: Reading) -> bool:
+    return a.dates != b.dates
 
 
 def _negation(a: Reading, b: Reading) -> bool:
@@ -154,14 +164,18 @@ def _others(a: Reading) -> int:
 
 def _opposites(a: Reading, b: Reading) -> bool:
     """A word's opposite stands in its place, and nothing turns it back."""
-    turned = _turned(a, b)
-    return turned % 2 == 1 and (a.n_negations - b.n_negations) % 2 == 0
+    return _turned(a, b, PARTICLES) % 2 == 1 and (a.n_negations - b.n_negations) % 2 == 0
 
 
-def _turned(a: Reading, b: Reading) -> int:
-    """How many words of one are the opposite of a word that only the other has."""
+def _directions(a: Reading, b: Reading) -> bool:
+    """The same of words that are mostly grammar."""
+    return _turned(a, b) % 2 == 1 and (a.n_negations - b.n_negations) % 2 == 0
+
+
+def _turned(a: Reading, b: Reading, but: frozenset[str] = frozenset()) -> int:
+    """How many words of one are the opposite of a word that only the other has; some words are left out."""
     opposites = exclusions().opposites
-    only_a, only_b = _only(a, b), _only(b, a)
+    only_a, only_b = ([word for word in only if word not in but] for only in (_only(a, b), _only(b, a)))
     n = 0
     for word in only_a:
         if (found := next((other for other in only_b if other in opposites.get(word, ())), None)) is not None:
@@ -256,7 +270,10 @@ def _names_only(a: Reading, b: Reading) -> list[str]:
         if word.named
         and word.stem not in theirs
         and word.text not in theirs
-        and word.text not in STOP_WORDS
+        and (word.text not in STOP_WORDS or (len(word.text) == 1 and word.text not in {"a", "i"}))
+        and word.text not in UNITS
+        and word.text.removesuffix("s") not in theirs
+        and word.text + "s" not in theirs
         and not (len(word.text) > 3 and word.text in joined)
         and not any(_spelled_alike(word.text, other) for other in theirs)
     ]
@@ -301,7 +318,7 @@ def _exchanged(a: Sequence[str], b: Sequence[str]) -> set[str]:
     """The words around which two others change places, where that is all that changed."""
     place_a, place_b = _places(a), _places(b)
     common = [word for word in place_a if word in place_b]
-    things = [word for word in common if word not in STOP_WORDS]
+    things = [word for word in common if word not in STOP_WORDS and word not in FRAMING]
     moved = [(x, y) for x, y in zip(things, sorted(things, key=lambda word: place_b[word]), strict=True) if x != y]
     if len(moved) != 2 or moved[0] != moved[1][::-1]:
         return set()
@@ -341,12 +358,17 @@ def _statement(a: Reading, b: Reading) -> bool:
 
 def _says(reading: Reading) -> bool:
     texts = [word.text for word in reading.words]
-    return bool(texts) and texts[0] in SPEAKER and "?" not in reading.text and ASKING.isdisjoint(texts)
+    if not texts or texts[0] not in SPEAKER or "?" in reading.text:
+        return False
+    return ASKING.isdisjoint(texts) and _ASKED_AFTER.search(reading.text.casefold()) is None
 
 
 def _another(a: Reading, b: Reading) -> bool:
     """One asks for something else than it was given, the other for anything."""
-    return any(word.text in ANEW for word in a.words) != any(word.text in ANEW for word in b.words)
+    texts_a, texts_b = ({word.text for word in each.words} for each in (a, b))
+    return any(
+        not ANEW.isdisjoint(one) and OTHER.isdisjoint(other) for one, other in ((texts_a, texts_b), (texts_b, texts_a))
+    )
 
 
 GUARDS: Sequence[Guard] = (
@@ -355,12 +377,14 @@ GUARDS: Sequence[Guard] = (
     Guard("another", _another, 4),
     Guard("code or quotation", _verbatim, 4),
     Guard("number", _numbers, 6),
-    Guard("number on one side", _one_number, 2),
+    Guard("number on one side", _one_number, 1),
     Guard("unit", _units, 6),
     Guard("currency", _currency, 4),
     Guard("date", _dates, 4),
+    Guard("date on one side", _one_date, 1),
     Guard("negation", _negation, 2),
     Guard("opposite", _opposites, 6),
+    Guard("direction", _directions, 2),
     Guard("alternative", _alternatives, 6),
     Guard("conjunction", _conjunction, 4),
     Guard("time", _time, 2),

@@ -8,7 +8,7 @@ from typing import Any
 from chatlab.cache.reading import normalised
 from chatlab.messages import Message
 
-CALIBRATION_VERSION = 1  # of guards, verifier and threshold: entries of another one are not comparable
+CALIBRATION_VERSION = 2  # of guards, verifier and threshold: entries of another one are not comparable
 
 
 def digest(*parts: Any) -> str:

@@ -30,6 +30,9 @@ _TOKEN = re.compile(
 )
 _NUMBER = re.compile(r"(\d+(?:[.,:/-]\d+)*)(st|nd|rd|th)?$")
 _GLUED = re.compile(r"(\d+(?:[.,]\d+)*)([^\W\d_]+)$")
+_UNDENIED = re.compile(
+    r"\b(?:or|if|why|but|and) not\b(?=\s*[,?.!;)]|\s*$)|\bor not\b|\bno matter\b|\bnot only\b", re.IGNORECASE
+)
 _CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
 _QUOTED = re.compile(r"\"([^\"\n]{2,200})\"|“([^”\n]{2,200})”|«([^»\n]{2,200})»|(?<!\w)['‘]([^'’\n]{2,200})['’](?!\w)")
 _EXACTING = re.compile(r"[\n`]|(?:^|\s)-\w")
@@ -109,13 +112,15 @@ MONTHS = {
     name: month
     for month, names in enumerate(
         (
-            "january jan", "february feb", "march", "april apr", "june jun", "july jul", "august aug",
+            "january jan", "february feb", "march", "april apr", "may", "june jun", "july jul", "august aug",
             "september sept sep", "october oct", "november nov", "december dec",
         )
     )
     for name in names.split()
 }  # fmt: skip
 WEEKDAYS = word_set("monday tuesday wednesday thursday friday saturday sunday")
+_DETERMINERS = word_set("the a my your his her our their its every each this that for")
+_BEFORE_MONTH = word_set("in of since until till by next last this every early late mid")
 STOP_WORDS = word_set(
     "a an the is are was were be been being am do does did done have has had having will would shall should can "
     "could may might must i you he she it we they me him her us them my your his its our their mine yours this "
@@ -125,7 +130,8 @@ STOP_WORDS = word_set(
     "currently kindly maybe perhaps anyway indeed fact quick quickly hi hello hey thanks thank"
 )
 NEGATIONS = word_set(
-    "not no never none nothing nobody nowhere neither nor without cannot except avoid hardly lack lacks lacking unless"
+    "not no never none nothing nobody nowhere neither nor without cannot except avoid hardly unable lack lacks "
+    "lacking unless"
 )
 CONTRACTED = {"can't": "can not", "won't": "will not", "shan't": "shall not", "cannot": "can not"}
 BARE_CONTRACTED = word_set(
@@ -228,14 +234,14 @@ def read(text: str) -> Reading:
         text=text,
         words=words,
         numbers=tuple(sorted(numbers)),
-        dates=frozenset(word.text[:3] for word in words if word.text in MONTHS or word.text in WEEKDAYS),
+        dates=frozenset(_dates(words)),
         units=frozenset(
             unit for word in words if (unit := UNITS.get(word.text)) and (len(word.text) > 1 or unit in CURRENCIES)
         ),
         verbatim=frozenset(verbatim),
         code=frozenset(match.group().strip("`") for match in _CODE.finditer(text)),
         strange=frozenset(_strange(text, words)),
-        n_negations=sum(word.text in NEGATIONS for word in words),
+        n_negations=sum(word.text in NEGATIONS for word in words) - len(_UNDENIED.findall(text)),
         language=language_of(text),
     )
 
@@ -292,6 +298,17 @@ def _words(text: str) -> Iterator[Word]:
             yield Word("is", "is")
 
 
+def _dates(words: tuple[Word, ...]) -> Iterator[str]:
+    """Months and weekdays, by three letters; "may", "march" and what is short are mostly other words."""
+    for before, word in zip(("", *(word.text for word in words)), words, strict=False):
+        text = word.text.removesuffix("s") if word.text.removesuffix("s") in WEEKDAYS else word.text
+        if text not in MONTHS and text not in WEEKDAYS:
+            continue
+        told = len(text) > 3 and text != "march"
+        if told or before in _BEFORE_MONTH or before.isdigit() or (word.named and text in {"may", "march"}):
+            yield text[:3]
+
+
 def _unit(word: Word) -> str | None:
     """The unit that a word names; a single letter may be anything."""
     return UNITS.get(word.text) if len(word.text) > 1 or word.text in CURRENCIES else None
@@ -342,7 +359,9 @@ def _number_at(words: tuple[Word, ...], i: int) -> tuple[float | None, int]:
         if i + n < len(words) and (factor := MULTIPLIERS.get(words[i + n].text)):
             value, n = value * factor, n + 1
         return value, n
-    if text in ORDINAL_WORDS and text not in {"second", "first"}:
+    if text == "second" and not (0 < i < len(words) - 1 and words[i - 1].text in _DETERMINERS):
+        return None, 1  # a unit of time
+    if text in ORDINAL_WORDS:
         return ORDINAL_WORDS[text], 1
     if text in TIMES_WORDS:
         return TIMES_WORDS[text], 1

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from chatlab.cache.context import needs_context
-from chatlab.cache.decision import CANDIDATES, Judgement, best, judge
+from chatlab.cache.decision import CANDIDATES, Judgement, Verifier, best, judge
 from chatlab.cache.evidence import Question
 from chatlab.cache.key import history_key
 from chatlab.cache.questions import CHUNK, Questions
@@ -88,7 +88,11 @@ def _shares(items: Sequence[Item]) -> dict[str, Any]:
 
 
 async def evaluate_pairs(
-    pairs: Sequence[LabelledPair], embedder: Embedder, threshold: float, pooled: bool = False
+    pairs: Sequence[LabelledPair],
+    embedder: Embedder,
+    threshold: float,
+    pooled: bool = False,
+    verifier: Verifier | None = None,
 ) -> Outcome:
     """Look each second side up.
 
@@ -97,24 +101,29 @@ async def evaluate_pairs(
         embedder: The cache's.
         threshold: Least score that is served.
         pooled: Whether all first sides are stored before.
+        verifier: Instead of the shipped one.
     """
     texts = Questions(embedder, MAX_KNOWN)
-    items = await (_pooled if pooled else _alone)(pairs, texts, threshold)
-    return Outcome(items, threshold, await _timed(pairs, embedder, threshold))
+    items = await (_pooled if pooled else _alone)(pairs, texts, threshold, verifier)
+    return Outcome(items, threshold, await _timed(pairs, embedder, threshold, verifier))
 
 
-async def _alone(pairs: Sequence[LabelledPair], texts: Questions, threshold: float) -> list[Item]:
+async def _alone(
+    pairs: Sequence[LabelledPair], texts: Questions, threshold: float, verifier: Verifier | None
+) -> list[Item]:
     items: list[Item] = []
     for i in range(0, len(pairs), CHUNK):
         chunk = pairs[i : i + CHUNK]
         questions = await texts.get([text for pair in chunk for text in (pair.a, pair.b)])
         for pair, stored, asked in zip(chunk, questions[::2], questions[1::2], strict=True):
-            found = best(judge(asked, [stored]), threshold)
+            found = best(judge(asked, [stored], verifier), threshold)
             items.append(_item(pair, found, threshold, right=pair.same))
     return items
 
 
-async def _pooled(pairs: Sequence[LabelledPair], texts: Questions, threshold: float) -> list[Item]:
+async def _pooled(
+    pairs: Sequence[LabelledPair], texts: Questions, threshold: float, verifier: Verifier | None
+) -> list[Item]:
     stored = await texts.get([pair.a for pair in pairs])
     vectors = np.stack([each.embedded.vector for each in stored])  # (n, dim)
     place_of = {normalised(pair.a): i for i, pair in reversed([*enumerate(pairs)])}
@@ -124,7 +133,7 @@ async def _pooled(pairs: Sequence[LabelledPair], texts: Questions, threshold: fl
             near = np.array([place])
         else:
             near = np.argsort(-(vectors @ asked.embedded.vector), kind="stable")[:CANDIDATES]
-        found = best(judge(asked, [stored[i] for i in near]), threshold)
+        found = best(judge(asked, [stored[i] for i in near], verifier), threshold)
         chosen = None if found is None else pairs[near[found.place]]
         right = chosen is not None and pair.same and (chosen is pair or normalised(chosen.a) == normalised(pair.a))
         items.append(_item(pair, found, threshold, right))
@@ -144,7 +153,9 @@ def _item(pair: LabelledPair | ConversationPair, found: Judgement | None, thresh
     return Item(pair.pair_id, pair.same, served, found.score, reason, pair.category, right)
 
 
-async def _timed(pairs: Sequence[LabelledPair], embedder: Embedder, threshold: float) -> list[float]:
+async def _timed(
+    pairs: Sequence[LabelledPair], embedder: Embedder, threshold: float, verifier: Verifier | None
+) -> list[float]:
     """Milliseconds of lookups one by one: the question embedded, its candidate at hand."""
     chosen = pairs[:: max(1, len(pairs) // TIMED)][:TIMED]
     stored = await Questions(embedder, MAX_KNOWN).get([pair.a for pair in chosen])
@@ -152,18 +163,21 @@ async def _timed(pairs: Sequence[LabelledPair], embedder: Embedder, threshold: f
     for pair, candidate in zip(chosen, stored, strict=True):
         started = time.perf_counter()
         (embedded,) = await embedder.embed_tokens([pair.b])
-        best(judge(Question(pair.b, embedded), [candidate]), threshold)
+        best(judge(Question(pair.b, embedded), [candidate], verifier), threshold)
         took.append(1e3 * (time.perf_counter() - started))
     return took
 
 
-async def evaluate_conversations(pairs: Sequence[ConversationPair], embedder: Embedder, threshold: float) -> Outcome:
+async def evaluate_conversations(
+    pairs: Sequence[ConversationPair], embedder: Embedder, threshold: float, verifier: Verifier | None = None
+) -> Outcome:
     """Look each second conversation's last message up, each pair alone.
 
     Args:
         pairs: Labelled.
         embedder: The cache's.
         threshold: Least score that is served.
+        verifier: Instead of the shipped one.
     """
     texts = Questions(embedder, MAX_KNOWN)
     items: list[Item] = []
@@ -173,7 +187,7 @@ async def evaluate_conversations(pairs: Sequence[ConversationPair], embedder: Em
         started = time.perf_counter()
         asked_key, asked = await _keyed(pair.b, texts)
         if stored_key == asked_key:
-            items.append(_item(pair, best(judge(asked, [stored]), threshold), threshold, pair.same))
+            items.append(_item(pair, best(judge(asked, [stored], verifier), threshold), threshold, pair.same))
         else:
             items.append(Item(pair.pair_id, pair.same, False, 0.0, OTHER_HISTORY, pair.category, False))
         took.append(1e3 * (time.perf_counter() - started))
@@ -185,5 +199,6 @@ async def _keyed(messages: Sequence[Message], texts: Questions) -> tuple[str, Qu
     said = [message["content"] for message in messages if message["role"] == "user"]
     *before, asked = await texts.get(said)
     system = [message for message in messages if message["role"] == "system"]
-    needed = needs_context(asked.text, asked.embedded.vector, [each.embedded.vector for each in before])
+    vectors = [each.embedded.vector for each in before]
+    needed = needs_context(asked.text, asked.embedded.vector, vectors, said[:-1])
     return history_key(messages[:-1] if needed else system), asked

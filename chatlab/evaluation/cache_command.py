@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # Assumed of a comparison of two answers: of different ones those it takes for the same, and the other way round.
 LABEL_ERRORS = (0.02, 0.10)
+EXACT_ONLY = 1.0  # the score of the same words: where no threshold can be trusted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("FALSE_SAME", "FALSE_DIFFERENT"),
         help="errors of the labels in the stream's second line (0.02 0.1)",
     )
+    parser.add_argument(
+        "--verifier", help="a cross-encoder instead of the shipped verifier, Hub id or folder (CHATLAB_CACHE_VERIFIER)"
+    )
+    parser.add_argument("--threshold", type=float, help="least score that is served, instead of the calibrated one")
     parser.add_argument("--json", type=Path, help="write the result here, too")
     parser.add_argument("--data-dir", type=Path, help="folder of everything stored (CHATLAB_DATA_DIR)")
 
@@ -70,6 +75,8 @@ class Options:
     scope: Literal["user", "global"] = "user"
     label_errors: tuple[float, float] = LABEL_ERRORS
     json: Path | None = None
+    verifier: str | None = None
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         labelled = self.pairs is not None or self.conversations is not None
@@ -87,6 +94,8 @@ class Options:
             raise ConfigError(f"--questions {self.questions}: must be 2 or more")
         if min(self.label_errors) < 0 or sum(self.label_errors) >= 1:
             raise ConfigError("--label-errors: must be 0 or more each, and below 1 together")
+        if self.threshold is not None and not 0 < self.threshold <= 1:
+            raise ConfigError(f"--threshold {self.threshold:g}: must be above 0 and at most 1")
         check_file("--json", self.json)
 
     @classmethod
@@ -105,6 +114,8 @@ class Options:
             scope=given.scope,
             label_errors=(same, different),
             json=given.json,
+            verifier=given.verifier,
+            threshold=given.threshold,
         )
 
 
@@ -132,6 +143,7 @@ async def measure(options: Options, settings: Settings) -> dict[str, Any]:
     from chatlab.cache.bound import shipped
     from chatlab.cache.recalibration import Comparator
     from chatlab.cache.verifier import calibrated_for
+    from chatlab.cross_encoder import CrossEncoderVerifier
     from chatlab.embedding import Embedder
     from chatlab.evaluation.cache import evaluate_conversations, evaluate_pairs
     from chatlab.evaluation.readers.pairs import read_conversations, read_pairs
@@ -141,16 +153,29 @@ async def measure(options: Options, settings: Settings) -> dict[str, Any]:
     conversations = None if options.conversations is None else read_conversations(options.conversations)
     streams = None if options.stream is None else streams_of(options)
     max_error = options.max_errors[0] if options.max_errors else settings.cache_max_error
-    threshold = shipped().threshold(max_error)
+    location = settings.cache_verifier if options.verifier is None else options.verifier
+    verifier = CrossEncoderVerifier(location) if location else None
+    threshold = shipped().threshold(max_error) if verifier is None or verifier.calibrated else EXACT_ONLY
+    threshold_from = "calibration" if verifier is None or verifier.calibrated else "closed"
+    if options.threshold is not None:
+        threshold, threshold_from = options.threshold, "argument"
     embedder = Embedder(settings.embedder)
     if not calibrated_for(embedder.name):
         raise ConfigError(f"{variable('embedder')}={embedder.name!r}: the cache is calibrated for all-MiniLM-L6-v2")
-    result: dict[str, Any] = {"max_error": max_error, "embedder": embedder.name, "pool": options.pool}
+    result: dict[str, Any] = {
+        "max_error": max_error,
+        "embedder": embedder.name,
+        "pool": options.pool,
+        "verifier": location,
+        "threshold_from": threshold_from,
+    }
     try:
         if pairs is not None:
-            result["pairs"] = (await evaluate_pairs(pairs, embedder, threshold, options.pool)).as_json()
+            result["pairs"] = (await evaluate_pairs(pairs, embedder, threshold, options.pool, verifier)).as_json()
         if conversations is not None:
-            result["conversations"] = (await evaluate_conversations(conversations, embedder, threshold)).as_json()
+            result["conversations"] = (
+                await evaluate_conversations(conversations, embedder, threshold, verifier)
+            ).as_json()
         if streams is not None:
             bounds, labels = options.max_errors or BOUNDS, Comparator(*options.label_errors)
             result["streams"] = (await study(streams, embedder, options.scope, bounds, labels)).as_json()
@@ -158,6 +183,8 @@ async def measure(options: Options, settings: Settings) -> dict[str, Any]:
         raise ConfigError(str(error)) from error
     finally:
         embedder.close()
+        if verifier is not None:
+            verifier.close()
     return result
 
 
@@ -220,7 +247,11 @@ def _pairs_table(result: Mapping[str, Any]) -> list[str]:
             for category, each in part["by_category"].items()
         ]
     parts = [result[name] for name in ("pairs", "conversations") if name in result]
-    served = f"served from a score of {parts[0]['threshold']:.3f} on: at most {result['max_error']:g} of it wrong"
+    served = f"served from a score of {parts[0]['threshold']:.3f} on"
+    if result["threshold_from"] == "calibration":
+        served += f": at most {result['max_error']:g} of it wrong"
+    elif result["threshold_from"] == "closed":
+        served += ", the same words only: this verifier is not calibrated (try --threshold)"
     pooled = [f"right {result['pairs']['right']}, wrong {result['pairs']['wrong']}"] if result["pool"] else []
     return [*aligned(rows), served, *pooled]
 
