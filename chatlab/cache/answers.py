@@ -269,7 +269,7 @@ class AnswerCache:
                     await self._vectors.delete([entry.entry_id])
             if not self._n_stored:
                 await self._vectors.flush()
-                await self._vectors.keep_only_keys(await self._rows.ids())  # of deletions that were interrupted
+                await self._vectors.keep_only_keys(self._rows.ids)  # of deletions that were interrupted
             if self._n_stored % ROOM_EVERY == 0:
                 await self._make_room()
             self._n_stored += 1
