@@ -34,7 +34,7 @@ TARGETS = {"hit, exact": ("p50", 15.0), "hit, semantic": ("p50", 15.0), "miss": 
 SLOWER = 1.5  # at most, after the writes
 PEER = "GPTCache"
 
-Times = dict[tuple[str, str], list[float]]  # milliseconds by who and what
+Times = dict[tuple[str, str], list[list[float]]]  # milliseconds by who and what, a list a round
 
 
 def main(json_file: Path | None = None) -> None:
@@ -75,14 +75,10 @@ def main(json_file: Path | None = None) -> None:
 
 
 def _figures(times: Times) -> dict[tuple[str, str], dict[str, float]]:
-    """Of each kind the median over the rounds."""
-    size = {what: MISSES if what == "miss" else HITS for what in TARGETS}
+    """Of each kind the medians over the rounds."""
     return {
-        (who, what): {
-            name: p50([of(values[i : i + size[what]]) for i in range(0, len(values), size[what])])
-            for name, of in (("p50", p50), ("p95", p95))
-        }
-        for (who, what), values in times.items()
+        kind: {name: p50([of(values) for values in rounds]) for name, of in (("p50", p50), ("p95", p95))}
+        for kind, rounds in times.items()
     }
 
 
@@ -110,11 +106,11 @@ async def _rounds(
     for number in range(ROUNDS):
         for place, each in parts.items():
             for what, values in (await _round(each, PLACES[place], entries, users, number)).items():
-                times.setdefault((place, what), []).extend(values)
+                times.setdefault((place, what), []).append(values)
         if peer is not None:
             hits = [entries.paraphrased(n) for n in _places(number)]
-            times.setdefault((PEER, "hit, semantic"), []).extend(peer.ask(hits).ms)
-            times.setdefault((PEER, "miss"), []).extend(peer.ask([unseen(n) for n in _unseen_numbers(number)]).ms)
+            times.setdefault((PEER, "hit, semantic"), []).append(peer.ask(hits).ms)
+            times.setdefault((PEER, "miss"), []).append(peer.ask([unseen(n) for n in _unseen_numbers(number)]).ms)
         print(f"round {number + 1} of {ROUNDS}, load {os.getloadavg()[0]:.1f}", flush=True)
     for each in parts.values():
         await each.jobs.close()

@@ -35,7 +35,7 @@ MOST_WRITES = 200
 # Without a vector index, a search reads every row of a group: 0.1 s for 6,000. With one it reads those of the nearest
 # partitions; of all, so that nothing is missed, where the group is small.
 INDEX_ROWS, PARTITION_ROWS, MOST_PARTITIONS = 2_000, 800, 1_024
-LARGE_GROUP, PARTITIONS_READ = 2_000, 40
+LARGE_GROUP, PARTITIONS_READ, ALL_PARTITIONS = 2_000, 40, 100_000  # LanceDB itself may add some
 KEEP_VERSIONS = timedelta(minutes=10)  # of the table, for searches under way
 NOTHING_OLDER = timedelta(milliseconds=1)  # LanceDB warns of less
 
@@ -301,9 +301,7 @@ class Vectors:
                 return {}
             query = table.query().where(_in(self._kind.group, [group])).nearest_to(vector).distance_type("dot")
             if self._partitions:
-                query = query.nprobes(
-                    min(self._partitions, PARTITIONS_READ if group in self._large else self._partitions)
-                )
+                query = query.nprobes(PARTITIONS_READ if group in self._large else ALL_PARTITIONS)
             rows = await query.select([self._kind.key, "_distance"]).limit(limit).to_arrow()
             return _similarities(rows, self._kind.key)
 
