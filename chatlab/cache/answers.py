@@ -293,7 +293,7 @@ class AnswerCache:
             hour_ago = now - timedelta(hours=1)
             self._written = {user: at for user, at in self._written.items() if at and at[-1] > hour_ago}
         written = self._written.setdefault(user_id, deque[datetime]())
-        while written and written[0] < now - timedelta(hours=1):
+        while written and not now - timedelta(hours=1) <= written[0] <= now:  # the clock may have gone back
             written.popleft()
         if len(written) >= self._limits.writes_an_hour:
             return False
