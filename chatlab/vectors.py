@@ -30,8 +30,8 @@ WRITE_ROWS, WRITE_SECONDS = 64, 1.0  # collected before they are written, whiche
 MAX_WAITING = 5_000  # rows that cannot be written
 # After so many writes, their files are merged, no more often than so, nor for a larger share of the time; but always
 # before there are too many: 2,000 single rows make a search 17 times slower.
-TIDY_WRITES, TIDY_SECONDS, TIDY_SHARE = 20, 10.0, 0.1
-MOST_WRITES = 200
+TIDY_WRITES, TIDY_SECONDS, TIDY_SHARE = 10, 1.0, 0.1
+MOST_WRITES = 20
 # Without a vector index, a search reads every row of a group: 0.1 s for 6,000. With one it reads those of the nearest
 # partitions; of all, so that nothing is missed, where the group is small.
 INDEX_ROWS, PARTITION_ROWS, MOST_PARTITIONS = 2_000, 800, 1_024
