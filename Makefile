@@ -36,6 +36,7 @@ test-gpu: .venv/.installed-dev
 bench: .venv/.installed-dev
 	$(BIN)/python -m chatlab bench turn
 	$(BIN)/python -m chatlab bench store
+	$(BIN)/python -m chatlab bench cache
 	$(BIN)/python -m chatlab bench browse
 	$(BIN)/python -m chatlab bench engine
 

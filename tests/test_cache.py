@@ -206,33 +206,44 @@ async def test_what_is_somebodys_own_is_not_everybodys(cached: Parts, engine: Sc
 
 
 async def test_no_user_is_served_anothers_answer(cached: Parts) -> None:
-    """1,000 looks, every user asking what others asked."""
-    answers, texts = cached.answers, [f"What is {n} plus {n}?" for n in range(20)]
+    """10,000 lookups: all ask what all asked, in the same words and in others, alone and in chats that are alike."""
+    stains = "wine coffee tea ink grass mud oil paint jam milk blood curry beer soup egg soy wax rust dye gravy"
+    texts = [f"How do I get a {stain} stain out of a white shirt?" for stain in stains.split()]
     users = [f"user {n}" for n in range(5)]
-
-    def ask(user_id: str, text: str, turn_id: str) -> Ask:
-        return Ask(user_id, "c", turn_id, "user", text, (), None, SamplingParams(), "m")
-
+    before = Turn("before", "shared", "user 0", None, "Name a song.", UNKNOWN_TIME, "Yesterday.", "done")
     chats = {user_id: await a_chat(cached, user_id=user_id) for user_id in users}
     now = datetime.now(UTC)
-    for user_id in users:
-        for n, text in enumerate(texts[: 4 * (1 + users.index(user_id))]):
-            found = await answers.look_up(ask(user_id, text, "t"))
-            assert found.entry_id is not None
-            entry = CacheEntry(
-                found.entry_id, found.bucket, text, f"{user_id}:{n}", user_id, chats[user_id], "t", 1, 1.0, now,
-                now + timedelta(days=1),
-            )  # fmt: skip
-            assert await cached.store.answers.save(entry)
-            await answers.index(found, entry)
-    n_hits = 0
-    for i in range(1_000):
+
+    def ask(user_id: str, text: str, path: tuple[Turn, ...] = ()) -> Ask:
+        return Ask(user_id, "shared", "t", "user", text, path, None, SamplingParams(), "m", history=HistoryChoice())
+
+    for n, user_id in enumerate(users):
+        for text in texts[: 12 + 2 * n]:
+            for path in ((), (before,)):
+                found = await cached.answers.look_up(ask(user_id, text, path))
+                assert found.entry_id is not None
+                entry = CacheEntry(
+                    found.entry_id, found.bucket, text, f"{user_id}: {text}", user_id, chats[user_id], "t", 1, 1.0, now,
+                    now + timedelta(days=1),
+                )  # fmt: skip
+                assert await cached.store.answers.save(entry)
+                await cached.answers.index(found, entry)
+    await cached.answers._vectors.flush()
+    hits = {"exact": 0, "semantic": 0}
+
+    async def look(i: int) -> None:
         user_id, text = users[i % 5], texts[(7 * i) % 20]
-        found = await answers.look_up(ask(user_id, text.upper() if i % 2 else text, "t"))
+        text = text.upper() if i % 2 else text.replace("do I", "can I") if i % 20 == 4 else text
+        found = await cached.answers.look_up(ask(user_id, text, (before,) if i % 3 == 0 else ()))
         if found.entry is not None:
-            n_hits += 1
             assert found.entry.user_id == user_id
-    assert n_hits > 400
+            assert found.tier is not None
+            hits[found.tier] += 1
+
+    for i in range(0, 10_000, 20):
+        await asyncio.gather(*map(look, range(i, i + 20)))
+    assert hits["exact"] > 6_000
+    assert hits["semantic"] > 200
 
 
 async def test_other_settings_are_another_question(cached: Parts) -> None:

@@ -88,6 +88,73 @@ async def test_many_writes_are_merged(vectors: Vectors, folder: Path, monkeypatc
     assert len(await similarities(vectors, "a", 1, limit=50)) == 12
 
 
+@pytest.fixture
+async def indexed(vectors: Vectors, monkeypatch: pytest.MonkeyPatch) -> Vectors:
+    """A table with an index: a large group of 600 and a small one of 20."""
+    for name, value in {"INDEX_ROWS": 500, "PARTITION_ROWS": 20, "LARGE_GROUP": 100, "PARTITIONS_READ": 15}.items():
+        monkeypatch.setattr(module, name, value)
+    await vectors.add("large", refs(*(f"l{i}" for i in range(600))), unit(*range(600)))
+    await vectors.add("small", refs(*(f"s{i}" for i in range(20))), unit(*range(1_000, 1_020)))
+    await vectors.flush()
+    await vectors.tidy()
+    return vectors
+
+
+async def test_a_large_table_has_an_index_that_misses_little(indexed: Vectors) -> None:
+    assert (indexed._partitions, indexed._large) == (31, {"large"})
+    await indexed.add("large", refs("later"), unit(7_000))
+    await indexed.flush()
+    assert list(await similarities(indexed, "large", 7_000, limit=1)) == ["later"], "what the index does not have yet"
+    shares = {"large": 0.0, "small": 0.0}
+    for group, stored in (("large", unit(*range(600), 7_000)), ("small", unit(*range(1_000, 1_020)))):
+        for seed in range(8_000, 8_050):
+            found = await similarities(indexed, group, seed, limit=5)
+            best = np.sort(stored @ unit(seed)[0])[-5:]
+            shares[group] += sum(similarity >= best[0] - 1e-5 for similarity in found.values()) / 250
+    assert shares["large"] > 0.9
+    assert shares["small"] == pytest.approx(1), "nothing is missed in a small group"
+
+
+async def test_an_index_outlives_a_restart_and_a_deletion(indexed: Vectors, folder: Path) -> None:
+    again = Vectors(str(folder), "an embedder")
+    assert await similarities(again, "small", 1_000, limit=1) == pytest.approx({"s0": 1.0}, abs=1e-6)
+    assert (again._partitions, again._large, again._tidying) == (31, {"large"}, None)
+    await again.delete_group("small")
+    assert (again._partitions, again._tidying is not None) == (0, True), "it is made again by and by"
+    await again.tidy()
+    assert again._partitions == 30
+    assert len(await similarities(again, "large", 3, limit=5)) == 5
+    again.close()
+
+
+async def test_writes_that_come_fast_are_merged_before_there_are_many(
+    vectors: Vectors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_WRITES", 5)
+    for i in range(12):
+        await vectors.add("a", refs(f"t{i}"), unit(i))
+        await vectors.flush()
+    assert vectors._n_writes == 2
+    assert len(await similarities(vectors, "a", 1, limit=50)) == 12
+
+
+async def test_what_is_added_while_others_are_swept_stays(vectors: Vectors) -> None:
+    await vectors.add("a", refs("t1", "t2"), unit(1, 2))
+    await vectors.flush()
+    stored = set(refs("t1"))
+
+    async def keys() -> set[str]:
+        await vectors.add("a", refs("t3"), unit(3))
+        writing = asyncio.ensure_future(vectors.flush())
+        await asyncio.sleep(0.05)
+        assert not writing.done(), "what is not among the keys yet is not written either"
+        return stored
+
+    assert await vectors.keep_only_keys(keys) == 1
+    await vectors.flush()
+    assert await vectors.keys("a") == {*refs("t1", "t3")}
+
+
 async def test_a_deleted_chat_is_gone_from_the_disk(vectors: Vectors, folder: Path) -> None:
     await vectors.add("keep", refs("kept turn"), unit(1))
     await vectors.add("chat's", refs("secret turn"), unit(2))
@@ -104,7 +171,7 @@ async def test_few_rows_of_a_large_table_are_gone_from_the_disk_too(vectors: Vec
     await vectors.add("keep", refs(*(f"kept {i}" for i in range(2_000))), np.repeat(unit(1), 2_000, axis=0))
     await vectors.add("go", refs(*(f"secret {i}" for i in range(20))), unit(*range(100, 120)))
     await vectors.flush()
-    await vectors._tidy_up()
+    await vectors.tidy()
     assert mentions(folder, "secret 7")
     await vectors.delete_group("go")
     assert not mentions(folder, "secret 7")

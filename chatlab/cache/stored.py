@@ -136,7 +136,7 @@ class StoredAnswers:
                     await self._vectors.delete([entry.entry_id])
             if not self._n_stored:
                 await self._vectors.flush()
-                await self._vectors.keep_only_keys(await self._rows.ids())  # of deletions that were interrupted
+                await self._vectors.keep_only_keys(self._rows.ids)  # of deletions that were interrupted
             if self._n_stored % ROOM_EVERY == 0:
                 await self._make_room()
             self._n_stored += 1
@@ -161,7 +161,7 @@ class StoredAnswers:
             hour_ago = now - timedelta(hours=1)
             self._written = {user: at for user, at in self._written.items() if at and at[-1] > hour_ago}
         written = self._written.setdefault(user_id, deque[datetime]())
-        while written and written[0] < now - timedelta(hours=1):
+        while written and not now - timedelta(hours=1) <= written[0] <= now:  # the clock may have gone back
             written.popleft()
         if len(written) >= self._limits.writes_an_hour:
             return False

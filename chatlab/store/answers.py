@@ -87,9 +87,9 @@ class AnswerRows:
         await self._write(entry.entry_id, (COUNT_HIT, (entry.entry_id, entry.hits + 1)))
 
     async def delete(self, entry_ids: Sequence[str]) -> None:
-        """Delete entries."""
-        for entry_id in entry_ids:
-            await self._write(entry_id, (DELETE_ENTRY, (entry_id,)))
+        """Delete entries, all in one commit."""
+        if entry_ids:
+            await self._write(entry_ids[0], *((DELETE_ENTRY, (entry_id,)) for entry_id in entry_ids))
 
     async def ids(self) -> set[str]:
         """Of all entries."""
