@@ -35,20 +35,20 @@ class Unsound(Words):
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[Chunk]:
         asked = request.messages[-1]["content"]
-        if "Summarize it" not in asked:
-            self.pieces = ["I see."]
-            if asked.endswith(SLOWLY):
-                await asyncio.sleep(0.05)  # long enough to be stopped
-        else:
+        pieces: list[str | Exception] = ["I see."]
+        pause = 0.05 if asked.endswith(SLOWLY) else 0.0  # long enough to be stopped
+        if "Summarize it" in asked:
             ways: list[str | Exception] = [
                 "",
                 "again " * 40,
                 "Ana lives in Porto, and I am a nurse",
                 EngineError("gone"),
             ]
-            self.pieces = [self.random.choice(ways)]
-            if self.random.random() < 0.2:
-                await asyncio.sleep(0.05)  # long enough to be interrupted by the next turn
+            pieces = [self.random.choice(ways)]
+            pause = 0.05 if self.random.random() < 0.2 else 0.0  # long enough to be interrupted by the next turn
+        if pause:
+            await asyncio.sleep(pause)
+        self.pieces = pieces  # read before anything else runs
         async for chunk in super().stream(request):
             cut = isinstance(chunk, Finished) and self.random.random() < 0.3
             yield Finished("length") if cut else chunk

@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import BaseModel
 
 SEED = 11
-SPLITS = ("dev", "test")
+SPLITS = ("dev", "check", "test")
 N_CHATS = 8
 SESSIONS = 5
 TOKENS = 4_900

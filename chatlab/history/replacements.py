@@ -46,7 +46,10 @@ class Replacements:
 
     def _by(self, note: Note, key: Hashable, said: Callable[[], Sequence[Statement]]) -> Struck:
         def replaced() -> Struck:
-            return frozenset((each.role, each.text) for each in superseded(note.statements, said()))
+            newer = said()
+            named = frozenset((each.role, text) for each in newer for text in each.replaces)
+            by_words = frozenset((each.role, each.text) for each in superseded(note.statements, newer))
+            return by_words | (named & {(each.role, each.text) for each in note.statements})
 
         return _remembered(self._struck, (note.note_id, note.revision, key), replaced)
 
