@@ -1,8 +1,8 @@
-"""Fits what tells that a statement replaces an earlier one, for `chatlab/history/succession.py`, and prints the weights.
+"""Fits what tells that a statement replaces another, for `chatlab/history/succession.py`, and prints the weights.
 
-A logistic regression over pairs of statements of the made-up chats `data/notes_dev.jsonl` and `data/notes_check.jsonl`:
-the one that a value is first said in and the one that updates it, against all others that may be noted. Prints how
-many of the pairs it finds in a file that it was not fitted to, too. Needs scikit-learn, which the embedder brings.
+A logistic regression over pairs of statements of `data/notes_dev.jsonl` and `data/notes_check.jsonl`: the one that a
+value is first said in and the one that updates it, against all others that may be noted. Prints how many pairs it finds
+in the file that it was not fitted to, too. Needs scikit-learn, which the embedder brings.
 """
 
 import asyncio
@@ -27,6 +27,7 @@ from chatlab.history.updates import Subject
 DATA = Path(__file__).parent.parent / "data"
 FILES = ("notes_dev", "notes_check")
 PENALTY = 0.3  # C
+LEAST = (-2.0, -1.0, 0.0, 0.5)  # log odds that are tried
 LIKELY = 0.03  # to be worth remembering, that a statement must be to be compared
 
 Floats = NDArray[np.float64]
@@ -79,11 +80,13 @@ def _replaced(dialogue: Dialogue, found: Sequence[tuple[int, Said]]) -> Iterator
                         yield old, new
 
 
-def fit(parts: Sequence[Pairs]) -> LogisticRegression:
-    """On all of them."""
-    return LogisticRegression(C=PENALTY, max_iter=5_000).fit(
+def fit(parts: Sequence[Pairs]) -> tuple[float, Floats]:
+    """The bias and the weights (k,), on all of them."""
+    model = LogisticRegression(C=PENALTY, max_iter=5_000).fit(
         np.concatenate([each.signs for each in parts]), np.concatenate([each.labels for each in parts])
     )
+    (weights,), (bias,) = model.coef_, model.intercept_
+    return float(bias), np.array(weights)
 
 
 def main() -> int:
@@ -91,23 +94,15 @@ def main() -> int:
     embedder = Embedder()
     parts = {name: asyncio.run(pairs(DATA / f"{name}.jsonl", embedder)) for name in FILES}
     for name, part in parts.items():
-        model = fit([other for key, other in parts.items() if key != name])
-        odds = model.decision_function(part.signs)
-        for least in (-3, -2, -1, 0):
-            of = odds > least
-            print(
-                f"{name}, log odds over {least}: {(of & part.labels).sum()} of {part.labels.sum()}, {(of & ~part.labels).sum()} wrong"
-            )
-    model = fit([*parts.values()])
-    print(f"BIAS = {model.intercept_[0]:.1f}")
-    for sign, weight in zip(parts[FILES[0]].names, model.coef_[0], strict=True):
+        bias, weights = fit([other for key, other in parts.items() if key != name])
+        odds = part.signs @ weights + bias
+        for least in LEAST:
+            right, wrong = (int(((odds > least) & (part.labels == label)).sum()) for label in (True, False))
+            print(f"{name}, left out, over {least}: {right} of {part.labels.sum()}, {wrong} wrong")
+    bias, weights = fit([*parts.values()])
+    print(f"BIAS = {bias:.1f}")
+    for sign, weight in zip(parts[FILES[0]].names, weights.tolist(), strict=True):
         print(f'    "{sign}": {weight:.1f},')
-    odds = model.decision_function(np.concatenate([each.signs for each in parts.values()]))
-    labels = np.concatenate([each.labels for each in parts.values()])
-    for least in (-3, -2, -1, 0):
-        print(
-            f"both, over {least}: {((odds > least) & labels).sum()} of {labels.sum()}, {((odds > least) & ~labels).sum()} wrong"
-        )
     embedder.close()
     return 0
 

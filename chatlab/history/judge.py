@@ -106,16 +106,28 @@ class Judge:
                 self._known.popitem(last=False)
         return 1 / (1 + np.exp(-odds))
 
-    async def likeness(self, older: Sequence[Statement], newer: Sequence[Statement]) -> NDArray[np.float32] | None:
-        """Cosines of the statements' embeddings, (older, newer), NaN for those that were not judged by their meaning.
+    async def remember(self, said: Sequence[Statement]) -> None:
+        """Embed those that were not judged by their meaning here, as far as that is possible."""
+        new = [text for text in dict.fromkeys(each.text for each in said) if text not in self._vectors]
+        if not new or self._embedder is None or not (self._patient or self._embedder.loaded):
+            return
+        try:
+            async with asyncio.timeout(SECONDS):
+                for i in range(0, len(new), BATCH):
+                    self._keep(new[i : i + BATCH], (await self._embedder.embed(new[i : i + BATCH])).vectors)
+        except Exception:  # as above: a note is worth more without it than none
+            log.info("what replaces what is judged by words alone", exc_info=True)
+
+    def likeness(self, older: Sequence[Statement], newer: Sequence[Statement]) -> NDArray[np.float32] | None:
+        """Cosines of the statements' embeddings, (older, newer), 0 where one was not judged by its meaning.
 
         Returns:
             None where only rules judge.
         """
-        if self._embedder is None or not self._vectors:
+        if not self._vectors:
             return None
         dim = len(next(iter(self._vectors.values())))
-        unknown = np.full(dim, np.nan, dtype=np.float16)
+        unknown = np.zeros(dim, dtype=np.float16)
 
         def stacked(said: Sequence[Statement]) -> NDArray[np.float32]:
             rows = [self._vectors.get(each.text, unknown) for each in said]

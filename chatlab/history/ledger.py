@@ -119,7 +119,7 @@ def replacements(
     Args:
         older: May be the same as `newer`.
         newer: Later statements.
-        likeness: Cosines of their embeddings, (older, newer), NaN where there is none; None to go by the words alone.
+        likeness: Cosines of their embeddings, (older, newer), 0 where there is none; None to go by the words alone.
     """
     before = [Subject.of(each.text) for each in older]
     for new, now in enumerate(newer):

@@ -65,7 +65,8 @@ class NoteWriter:
         found = await asyncio.to_thread(lambda: [each for turn in piece.turns for each in statements(turn)])
         likelihoods = await self.judge.likelihoods(found)
         noted = [each for note in piece.before for each in note.statements]
-        of_noted, of_found = await self.judge.likeness(noted, found), await self.judge.likeness(found, found)
+        await self.judge.remember(noted)
+        of_noted, of_found = self.judge.likeness(noted, found), self.judge.likeness(found, found)
 
         def chosen() -> Draft:
             # What replaces something that was noted must be noted, too, or the old value would be left alone.

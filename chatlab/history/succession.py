@@ -13,22 +13,22 @@ from chatlab.history.salience import NAME, kinds_of
 from chatlab.history.updates import Subject
 
 # Log odds of each sign: a logistic regression by `tools/train_succession.py`, rounded.
-BIAS = -5.6
+BIAS = -5.5
 WEIGHTS: Mapping[str, float] = {
     "likeness": 1.0,
-    "changed": 1.1,
+    "changed": 1.2,
     "changed_likeness": 1.1,
     "form": 0.9,
-    "form_likeness": 0.6,
-    "names": 0.2,
-    "figure_in_one": -0.7,
-    "words": 2.0,
-    "by_words": 1.3,
-    "sides": 0.6,
+    "form_likeness": 0.7,
+    "names": 0.1,
+    "figure_in_one": -0.6,
+    "words": 2.1,
+    "by_words": 1.4,
+    "sides": 0.5,
     "other_sides": -0.2,
-    "people": 0.2,
-    "given_up": 0.7,
-    "topic": 1.1,
+    "people": 0.1,
+    "given_up": 0.8,
+    "topic": 1.0,
 }
 SIDES_OF_LIFE = frozenset(
     {"kin", "role", "pet", "health", "prefer", "work", "plan", "skill", "reside", "called", "credential"}
@@ -38,8 +38,23 @@ FIGURE = re.compile(r"\d[\d,.:]*")
 UNIT = re.compile(r"\d\s?([a-z%]{1,12})")
 MONEY = re.compile(r"[$£€]")
 CODED = re.compile(r"\b[A-Z]{1,3}\d")
-DAYS = frozenset("monday tuesday wednesday thursday friday saturday sunday".split())
-MONTHS = frozenset("january february march april may june july august september october november december".split())
+DAYS = frozenset(["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"])
+MONTHS = frozenset(
+    [
+        "january",
+        "february",
+        "march",
+        "april",
+        "may",
+        "june",
+        "july",
+        "august",
+        "september",
+        "october",
+        "november",
+        "december",
+    ]
+)
 
 
 def log_odds(earlier: str, later: str, likeness: float) -> float:
