@@ -349,11 +349,16 @@ class PassageRef(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A sentence or a clause of a turn, word for word."""
+    """A sentence or a clause of a turn, word for word.
+
+    Attributes:
+        replaces: Texts of earlier statements of the same role, which no longer hold where this one is known.
+    """
 
     turn_id: str
     role: Role
     text: str
+    replaces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

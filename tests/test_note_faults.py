@@ -24,6 +24,7 @@ from chatlab.wiring import Parts, wire
 from tests.test_notes import FACTS, SUMMARIZE, Words
 
 USERS = 4
+SLOWLY = "Take your time."
 
 
 @dataclass
@@ -33,18 +34,21 @@ class Unsound(Words):
     random: Random = field(default_factory=lambda: Random(0))
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[Chunk]:
-        if "Summarize it" not in request.messages[-1]["content"]:
-            self.pieces = ["I see."]
-        else:
+        asked = request.messages[-1]["content"]
+        pieces: list[str | Exception] = ["I see."]
+        pause = 0.05 if asked.endswith(SLOWLY) else 0.0  # long enough to be stopped
+        if "Summarize it" in asked:
             ways: list[str | Exception] = [
                 "",
                 "again " * 40,
                 "Ana lives in Porto, and I am a nurse",
                 EngineError("gone"),
             ]
-            self.pieces = [self.random.choice(ways)]
-            if self.random.random() < 0.2:
-                await asyncio.sleep(0.05)  # long enough to be interrupted by the next turn
+            pieces = [self.random.choice(ways)]
+            pause = 0.05 if self.random.random() < 0.2 else 0.0  # long enough to be interrupted by the next turn
+        if pause:
+            await asyncio.sleep(pause)
+        self.pieces = pieces  # read before anything else runs
         async for chunk in super().stream(request):
             cut = isinstance(chunk, Finished) and self.random.random() < 0.3
             yield Finished("length") if cut else chunk
@@ -59,9 +63,10 @@ class Run:
     random: Random
     said: dict[str, tuple[str, str | None]] = field(default_factory=dict[str, tuple[str, str | None]])
     n_answered: int = 0
+    n_stopped: int = 0
 
     async def work(self, enough: asyncio.Event) -> None:
-        """Ask, go back, edit, delete, all at random, until there is enough."""
+        """Ask, stop, go back, edit, delete, all at random, until there is enough."""
         chat = await self._new()
         while not enough.is_set():
             match self.random.random():
@@ -79,15 +84,17 @@ class Run:
         return await self.chats.create_chat(lambda made: replace(made, history=SUMMARIZE), self.user_id)
 
     async def _ask(self, chat: Chat) -> None:
-        text = f"{self.random.choice(FACTS)} That was number {len(self.said)}."
+        stopping = self.random.random() < 0.05
+        text = f"{self.random.choice(FACTS)} That was number {len(self.said)}.{f' {SLOWLY}' if stopping else ''}"
         back = self.said and self.random.random() < 0.05
         parent_turn_id = self.random.choice([*self.said]) if back else NEWEST
         begun = await self.chats.begin(self.user_id, chat.chat_id, TurnRequest(text, parent_turn_id))
         changing = asyncio.ensure_future(self._change_a_note(chat)) if self.random.random() < 0.1 else None
-        turn = await self.chats.wait(self.user_id, begun.turn_id)
+        turn = await (self.chats.stop if stopping else self.chats.wait)(self.user_id, begun.turn_id)
         if changing is not None:
             await changing
-        assert turn.status == "done", turn.error
+        assert turn.status == "done" or (stopping and turn.status == "stopped"), turn.error
+        self.n_stopped += turn.status == "stopped"
         self.said[turn.turn_id] = (text, turn.assistant_message)
         self.n_answered += 1
         await asyncio.sleep(0)
@@ -143,6 +150,7 @@ async def test_compactions_while_everything_goes_wrong(
         monkeypatch.setattr(parts.store, "commit_note", by_keeper)
         runs = [Run(parts.chats, f"u{i}", Random(i)) for i in range(USERS)]
         await asyncio.gather(*(run.work(enough) for run in runs))
+        assert sum(run.n_stopped for run in runs)
         assert await answers(parts, runs)
         await parts.jobs.close()
     with Store(tmp_path / "data") as store:

@@ -255,7 +255,7 @@ async def test_what_is_computed_before_a_question_is_what_its_prompt_begins_with
     engine = ScriptedEngine(context_tokens=4_000)
     builder = PromptBuilder(engine, Recall(Embedder("none"), Vectors("", "")))
     unstored = UnstoredNotes(builder, builder.writer, "scripted")
-    choice, params = HistoryChoice("summarize", 400), SamplingParams()
+    choice, params = HistoryChoice("summarize", 500), SamplingParams()
     path: list[Turn] = []
     carried = False
     for i in range(60):
@@ -535,7 +535,7 @@ async def test_the_gate_decides_and_is_measured_once(tmp_path: Path, able: bool,
             await told(parts.chats, chat, 9)
             (known,) = await parts.chats.notes("u", chat.chat_id)
             assert known.kind == kind
-            assert await parts.store.gate("scripted v1") is able
+            assert await parts.store.gate("scripted v2") is able
     assert next(facts, None) is None
 
 

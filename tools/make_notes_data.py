@@ -1,4 +1,4 @@
-"""Writes `data/notes_dev.jsonl` and `data/notes_test.jsonl`: made-up chats full of small facts. The same every time.
+"""Writes `data/notes_dev.jsonl`, `notes_check.jsonl` and `notes_test.jsonl`: made-up chats full of small facts.
 
 Each chat is small talk, questions about the world and long answers, over some days. In it stand facts of one clause,
 one or two a message; a fifth of them gets another value later. The words come from `notes_dev.toml` and
@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import BaseModel
 
 SEED = 11
-SPLITS = ("dev", "test")
+SPLITS = ("dev", "check", "test")
 N_CHATS = 8
 SESSIONS = 5
 TOKENS = 4_900

@@ -19,7 +19,7 @@ from chatlab.embedding import Embedder
 from chatlab.errors import ModelUnavailable
 from chatlab.history.ledger import Said
 from chatlab.history.salience import log_odds
-from chatlab.messages import Role
+from chatlab.messages import Role, Statement
 
 EMBEDDER = "all-MiniLM-L6-v2"
 WEIGHTS = Path(__file__).with_name("judge.npz")
@@ -28,6 +28,7 @@ HOPELESS = -5.0  # log odds by the rules, a third of a chat; what is less likely
 BATCH = 16  # texts at a time: a question that is searched for waits for no more
 SECONDS = 120.0  # for all of them; loading may be a part of it
 MAX_KNOWN = 20_000  # statements, whose odds are remembered
+MAX_VECTORS = 5_000  # of them, whose embeddings are: 4 MB
 
 log = structlog.get_logger(__name__)
 
@@ -72,6 +73,7 @@ class Judge:
         self._embedder = embedder if known else None
         self._patient = patient
         self._known: OrderedDict[Key, float] = OrderedDict()  # log odds: notes are merged, and turns read again
+        self._vectors: OrderedDict[str, NDArray[np.float16]] = OrderedDict()  # by text, unit norm
 
     def prepare(self) -> None:
         """Have loaded what will be needed before long."""
@@ -90,6 +92,7 @@ class Judge:
                         batch = new[i : i + BATCH]
                         embedded = await self._embedder.embed([text for _, text, _ in batch])
                         vectors = embedded.vectors.astype(np.float64)
+                        self._keep([text for _, text, _ in batch], embedded.vectors)
                         known = np.array([rules[each] for each in batch])
                         judged = _weights().log_odds([role for role, _, _ in batch], known, vectors)
                         self._known.update(zip(batch, judged.tolist(), strict=True))
@@ -102,6 +105,40 @@ class Judge:
             while len(self._known) > MAX_KNOWN:
                 self._known.popitem(last=False)
         return 1 / (1 + np.exp(-odds))
+
+    async def remember(self, said: Sequence[Statement]) -> None:
+        """Embed those that were not judged by their meaning here, as far as that is possible."""
+        new = [text for text in dict.fromkeys(each.text for each in said) if text not in self._vectors]
+        if not new or self._embedder is None or not (self._patient or self._embedder.loaded):
+            return
+        try:
+            async with asyncio.timeout(SECONDS):
+                for i in range(0, len(new), BATCH):
+                    self._keep(new[i : i + BATCH], (await self._embedder.embed(new[i : i + BATCH])).vectors)
+        except Exception:  # as above: a note is worth more without it than none
+            log.info("what replaces what is judged by words alone", exc_info=True)
+
+    def likeness(self, older: Sequence[Statement], newer: Sequence[Statement]) -> NDArray[np.float32] | None:
+        """Cosines of the statements' embeddings, (older, newer), 0 where one was not judged by its meaning.
+
+        Returns:
+            None where only rules judge.
+        """
+        if not self._vectors:
+            return None
+        dim = len(next(iter(self._vectors.values())))
+        unknown = np.zeros(dim, dtype=np.float16)
+
+        def stacked(said: Sequence[Statement]) -> NDArray[np.float32]:
+            rows = [self._vectors.get(each.text, unknown) for each in said]
+            return np.array(rows, dtype=np.float32).reshape(len(rows), dim)
+
+        return stacked(older) @ stacked(newer).T
+
+    def _keep(self, texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
+        self._vectors.update(zip(texts, vectors.astype(np.float16), strict=True))
+        while len(self._vectors) > MAX_VECTORS:
+            self._vectors.popitem(last=False)
 
 
 def _key(said: Said) -> Key:

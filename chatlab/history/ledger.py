@@ -6,17 +6,23 @@ twice takes no room. What a later statement replaces goes; the one that replaces
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from chatlab.history.lexical import terms
 from chatlab.history.sentences import clauses
+from chatlab.history.succession import log_odds as log_odds_of_succession
 from chatlab.history.updates import Subject
 from chatlab.messages import Role, Statement, Turn
 
 NOVELTY = 0.7  # exponent of the share of a statement's words that no chosen one has
 BREVITY = 0.7  # exponent of its tokens
-FLOOR = 0.04  # what is less likely is not kept even where there is room
+LEAST_LIKENESS = 0.2  # cosine; what is less alike is not compared
+SUCCEEDS = 0.5  # log odds; a pair too many costs a fact, one too few a value that no longer holds
+FLOOR = 0.025  # what is less likely is not kept even where there is room
 
 ACKNOWLEDGED = re.compile(
     r"\b(?:noted|understood|got it|(?:make|made|taken?) (?:a )?note|good to know|(?:will|'ll) (?:remember|keep|bear)|"
@@ -51,24 +57,38 @@ def statements(turn: Turn) -> Iterator[Said]:
         for clause in clauses(message):
             marked = "marked" if clause.marked and role == "user" else None
             asked = "asked" if clause.asked else None
-            yield Said(turn.turn_id, role, clause.text, frozenset(filter(None, (around, marked, asked))))
+            context = frozenset(filter(None, (around, marked, asked)))
+            yield Said(turn.turn_id, role, clause.text, context=context)
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """Places of a statement and of the one that says it anew."""
+
+    old: int
+    new: int
 
 
 def choose(
-    found: Sequence[Statement], likelihoods: Sequence[float], room: int, size: Callable[[str], int]
-) -> tuple[Statement, ...]:
-    """The statements that say most in so many tokens, in order.
+    found: Sequence[Statement],
+    likelihoods: Sequence[float],
+    room: int,
+    size: Callable[[str], int],
+    replaced: Iterable[Replacement] | None = None,
+) -> tuple[int, ...]:
+    """The places of the statements that say most in so many tokens, in order.
 
     Args:
         found: In the order in which they were said.
         likelihoods: That each is worth remembering.
         room: In tokens.
         size: Tokens of a text.
+        replaced: Those of `found` that others of them replace; None to have them found by the words.
     """
     worth = [*likelihoods]
-    for old, new in _replacements(found, found):
-        if old < new:
-            worth[new], worth[old] = 1 - (1 - worth[new]) * (1 - worth[old]), 0.0
+    for each in replacements(found, found) if replaced is None else replaced:
+        if each.old < each.new:
+            worth[each.new], worth[each.old] = 1 - (1 - worth[each.new]) * (1 - worth[each.old]), 0.0
     words = [frozenset(terms(each.text)) for each in found]
     left = {place: size(found[place].text) for place, value in enumerate(worth) if value >= FLOOR and words[place]}
     chosen: list[int] = []
@@ -83,25 +103,35 @@ def choose(
         chosen.append(best)
         covered |= words[best]
         room -= left[best]
-    return tuple(found[place] for place in sorted(chosen))
-
-
-def replacing(older: Sequence[Statement], newer: Sequence[Statement]) -> frozenset[int]:
-    """The places of those of `newer` that replace a statement of `older`."""
-    return frozenset(new for _, new in _replacements(older, newer))
+    return tuple(sorted(chosen))
 
 
 def superseded(older: Sequence[Statement], newer: Sequence[Statement]) -> frozenset[Statement]:
-    """Those of `older` which a statement of `newer` replaces."""
-    return frozenset(older[old] for old, _ in _replacements(older, newer))
+    """Those of `older` which a statement of `newer` replaces, by their words."""
+    return frozenset(older[each.old] for each in replacements(older, newer))
 
 
-def _replacements(older: Sequence[Statement], newer: Sequence[Statement]) -> Iterator[tuple[int, int]]:
-    """Places in `older` and `newer` of a statement and of one that would replace it, if it came after it."""
+def replacements(
+    older: Sequence[Statement], newer: Sequence[Statement], likeness: NDArray[np.float32] | None = None
+) -> Iterator[Replacement]:
+    """What says anew what was said before, if it came after it.
+
+    Args:
+        older: May be the same as `newer`.
+        newer: Later statements.
+        likeness: Cosines of their embeddings, (older, newer), 0 where there is none; None to go by the words alone.
+    """
     before = [Subject.of(each.text) for each in older]
     for new, now in enumerate(newer):
         subject = Subject.of(now.text)
-        if subject.changed or subject.form:
-            for old, was in enumerate(before):
-                if older[old].role == now.role and subject.replaces(was):
-                    yield old, new
+        by_words = subject.changed or subject.form
+        for old, was in enumerate(before):
+            if older[old].role == now.role and (
+                (by_words and subject.replaces(was))
+                or (
+                    likeness is not None
+                    and likeness[old, new] >= LEAST_LIKENESS
+                    and log_odds_of_succession(older[old].text, now.text, float(likeness[old, new])) > SUCCEEDS
+                )
+            ):
+                yield Replacement(old, new)

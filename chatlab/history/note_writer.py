@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatlab.history.judge import Judge
-from chatlab.history.ledger import choose, replacing, statements
+from chatlab.history.ledger import Replacement, choose, replacements, statements
 from chatlab.history.notes import Piece, source_hash, text_of
 from chatlab.messages import Note, Statement
 
-PROMPT_VERSION = 1  # of the rules by which statements are chosen, and of the instruction for a summary
+PROMPT_VERSION = 2  # of the rules by which statements are chosen, and of the instruction for a summary
 NEWS = 0.5  # that a statement which replaces another is worth remembering, whatever else speaks for it
 SUMMARY_SHARE = 0.5  # of a note's room, at most
 
@@ -64,26 +64,47 @@ class NoteWriter:
         begun = time.perf_counter()
         found = await asyncio.to_thread(lambda: [each for turn in piece.turns for each in statements(turn)])
         likelihoods = await self.judge.likelihoods(found)
-        text, chosen, tokens = await asyncio.to_thread(self._chosen, piece, summary, found, likelihoods)
-        return Draft(text, chosen, tokens, (time.perf_counter() - begun) * 1e3)
+        noted = [each for note in piece.before for each in note.statements]
+        await self.judge.remember(noted)
+        of_noted, of_found = self.judge.likeness(noted, found), self.judge.likeness(found, found)
+
+        def chosen() -> Draft:
+            # What replaces something that was noted must be noted, too, or the old value would be left alone.
+            anew = [*replacements(noted, found, of_noted)]
+            news = sorted({each.new for each in anew})
+            likelihoods[news] = 1 - (1 - NEWS) * (1 - likelihoods[news])
+            replaced: dict[int, list[str]] = {}
+            for each in anew:
+                replaced.setdefault(each.new, []).append(noted[each.old].text)
+            kept, text, tokens = self._chosen(
+                piece, summary, found, likelihoods, [*replacements(found, found, of_found)]
+            )
+            stated = (
+                Statement(found[i].turn_id, found[i].role, found[i].text, tuple(dict.fromkeys(replaced.get(i, ()))))
+                for i in kept
+            )
+            return Draft(text, tuple(stated), tokens, (time.perf_counter() - begun) * 1e3)
+
+        return await asyncio.to_thread(chosen)
 
     def _chosen(
-        self, piece: Piece, summary: str, found: Sequence[Statement], likelihoods: NDArray[np.float64]
-    ) -> tuple[str, tuple[Statement, ...], int]:
-        """A note's text, statements and tokens."""
-        # What replaces something that was noted must be noted, too, or the old value would be left alone.
-        noted = [each for note in piece.before for each in note.statements]
-        news = [*replacing(noted, found)]
-        likelihoods[news] = 1 - (1 - NEWS) * (1 - likelihoods[news])
+        self,
+        piece: Piece,
+        summary: str,
+        found: Sequence[Statement],
+        likelihoods: NDArray[np.float64],
+        replaced: Sequence[Replacement],
+    ) -> tuple[tuple[int, ...], str, int]:
+        """The places of a note's statements, its text and tokens."""
         sizes = self._sizes
         room = piece.room - sizes.note_tokens(text_of(summary, ()) or "x", piece.first)
         while True:
-            chosen = choose(found, likelihoods.tolist(), room, lambda text: max(1, sizes.line_tokens(text)))
-            tokens = sizes.note_tokens(text := text_of(summary, chosen), piece.first)
-            if tokens <= piece.room or not chosen:
-                break
+            kept = choose(found, likelihoods.tolist(), room, lambda text: max(1, sizes.line_tokens(text)), replaced)
+            text = text_of(summary, [found[i] for i in kept])
+            tokens = sizes.note_tokens(text, piece.first)
+            if tokens <= piece.room or not kept:
+                return kept, text, tokens
             room -= tokens - piece.room  # lines together may take more than each by itself
-        return text, tuple(Statement(each.turn_id, each.role, each.text) for each in chosen), tokens
 
 
 def note_of(piece: Piece, content: Draft, note_id: str, chat_id: str, user_id: str, model: str, at: datetime) -> Note:

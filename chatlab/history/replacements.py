@@ -46,7 +46,14 @@ class Replacements:
 
     def _by(self, note: Note, key: Hashable, said: Callable[[], Sequence[Statement]]) -> Struck:
         def replaced() -> Struck:
-            return frozenset((each.role, each.text) for each in superseded(note.statements, said()))
+            newer = said()
+            named = {(each.role, text) for each in newer for text in each.replaces}
+            by_words = superseded(note.statements, newer)
+            return frozenset(
+                (each.role, each.text)
+                for each in note.statements
+                if each in by_words or (each.role, each.text) in named
+            )
 
         return _remembered(self._struck, (note.note_id, note.revision, key), replaced)
 

@@ -247,7 +247,7 @@ def log_odds(role: Role, text: str, context: frozenset[str]) -> float:
         text: The clause.
         context: What stands around it: `marked`, `acknowledged`, `asked`, `answers_own`.
     """
-    found = _kinds(text)
+    found = kinds_of(text)
     if role == "user":
         kinds = {*found, *context} - {"advice", "service"}
         if kinds & FIGURES and "asked" not in kinds:
@@ -262,7 +262,7 @@ def log_odds(role: Role, text: str, context: frozenset[str]) -> float:
     return BIAS + sum(WEIGHTS.get(kind, 0.0) * math.sqrt(min(2, found.get(kind, 1))) for kind in kinds)
 
 
-def _kinds(text: str) -> Counter[str]:
+def kinds_of(text: str) -> Counter[str]:
     """What a clause has of each kind, and how often."""
     lower = text.lower().replace("’", "'")
     words = WORD.findall(lower)

@@ -16,7 +16,8 @@ BULLET = re.compile(r"[ \t]{0,12}(?:[-*+•>–]|\d{1,3}[.)]|#{1,6})[ \t]{1,8}(?
 EMPHASIS = "*_`~ \t"
 END = re.compile(r"(?<=[.!?…])[\"'”’)]{0,3}\s+(?=\S)|(?<=[。！？])")
 ABBREVIATION = re.compile(
-    r"\b(?:mr|mrs|ms|dr|prof|st|vs|etc|approx|dept|jr|sr|inc|ltd|e\.g|i\.e|[A-Z]|[ap]\.m)\.$|\bNo\.$", re.IGNORECASE
+    r"(?<!['’])\b(?:mr|mrs|ms|dr|prof|st|vs|etc|approx|dept|jr|sr|inc|ltd|e\.g|i\.e|[A-Z]|[ap]\.m)\.$|\bNo\.$",
+    re.IGNORECASE,
 )
 
 PRONOUN = r"(?:it|he|she|they|that|this|there|those|these|one|so)(?:'s|'re|'d|'ll)?\b"
@@ -49,13 +50,11 @@ COMMENT = re.compile(
     re.IGNORECASE,
 )
 LEAD = re.compile(
-    r"(?:oh|ah|uh|um|hmm|well|so|ok|okay|yes|yeah|yep|no|nope|nah|hey|hi|hello|haha|lol|ha|wow|ugh|right|anyway|"
-    r"anyways|"
+    r"(?:oh|ah|uh|um|hmm|well|so|ok|okay|yes|yeah|yep|nope|nah|hey|hi|hello|haha|lol|ha|wow|ugh|anyway|anyways|"
     r"also|and|but|plus|or|then|besides|honestly|basically|you know(?=,)|i mean(?=,)|speaking of which|unrelated|"
-    r"two things|"
-    r"first(?:ly| of all)?|second(?:ly)?|third(?:ly)?|finally|lastly|next|good (?:morning|afternoon|evening)|sure|"
-    r"thanks|"
-    r"thank you|sorry|off topic|on another note|on a different note|by contrast|in short|for now)"
+    r"two things|good (?:morning|afternoon|evening)|thanks|thank you|sorry|off topic|on another note|"
+    r"on a different note|on top of that|by contrast|in short|for now|p\.?s\.?|"
+    r"(?:no|right|sure|next|finally|lastly|first(?:ly| of all)?|second(?:ly)?|third(?:ly)?)(?=[,.!:…]))"
     r"(?:[,.!:…]+ ?(?:but )?|\s)(?=\S)",
     re.IGNORECASE,
 )
@@ -85,11 +84,43 @@ MARK = re.compile(
 )
 # Where an aside may begin in what already has a figure.
 ASIDE = re.compile(r"\s(?:when (?:i|we|you)|while|once|as far as|just (?:like|as))\s", re.IGNORECASE)
+AND = re.compile(
+    r",?\s(?:and|but|so)\s|,\s(?=(?:for|if|just|only|or|like|as|in|with|without|not|don't|who|who's|you)\s)",
+    re.IGNORECASE,
+)
 MARK_AFTER = re.compile(
     r"[,;–-]? (?:(?:just )?so (?:that )?you know|for (?:the|your) (?:record|information|reference)|fyi|btw|"
     r"by the way|"
     r"(?:just )?in case (?:it|you|any|some)[^,.;]{1,30}|please (?:remember|note)(?: that| it)?|(?:don't|"
     r"do not) forget(?: that| it)?)[.!?]*$",
+    re.IGNORECASE,
+)
+# Phrases that only say that something is said: "as I may have told you", "small update from my side", "if that helps".
+_SAYING = (
+    "said say saying told tell mention mentioned know knew sure ask asked asking asks help helps matter matters honest "
+    "fair worth update context note background reminder recap heads-up info news wondering wonder point believe useful "
+    "relevant"
+)
+_AROUND = (
+    "a an the this that it it's its i i'm i've i'd i'll im ive me my we we've you you'll you've you're your to of for "
+    "from in on at by and or but so as if when whether what why how may might must should could would will can want "
+    "need have had has be been being is was do did does don't didn't not never ever no yes just also too still again "
+    "already earlier before later once now then ok okay oh well yeah right quick quickly small little short tiny brief "
+    "some any one more other another first last thing things fact case side end part time far anything anyone "
+    "everyone all think thought guess suppose maybe perhaps probably clear completely totally honestly actually here "
+    "there's there"
+)
+SAYING = frozenset(_SAYING.split())
+FRAME = SAYING | frozenset(_AROUND.split())
+FRAME_BEFORE = re.compile(
+    r"((?:[a-z'’-]{1,12} ){0,8}?[a-z'’-]{1,12})(?::|,(?: but| that| and)?| [–—-]) (?=\S)", re.IGNORECASE
+)
+FRAME_AFTER = re.compile(r"(?:,| [–—-]) ([a-z'’, -]{2,48})[.!]*$", re.IGNORECASE)
+# A word at the end that only says how its speaker feels about it.
+INTERJECTION = re.compile(
+    r",? (?:ouch|ugh|lol|haha+|yay|phew|sadly|luckily|thankfully|fortunately|unfortunately|apparently|somehow|"
+    r"obviously|honestly|of course|please|thanks|thank you|sorry|believe it or not|lucky me|i guess|i suppose|you know|"
+    r"right|though|no joke|not gonna lie)[.!]*$",
     re.IGNORECASE,
 )
 # A heading whose items are worth noting, and one after which something is asked.
@@ -162,7 +193,7 @@ def _of_sentence(sentence: str, noted: bool, asked: bool) -> Iterator[Clause]:
         if end < last and (end < start or len(piece.split()) < 3 or GIVEN_UP.search(piece)):
             continue
         text, mark, follows = _bare(piece)
-        text = _without_comment(text)
+        text = _without_end(_without_comment(text))
         if MIN_CHARS <= len(text) <= MAX_CHARS and any(map(str.isalnum, text)):
             yield Clause(text, marked or mark, asked or follows or (question and end == last))
         start = after
@@ -171,14 +202,14 @@ def _of_sentence(sentence: str, noted: bool, asked: bool) -> Iterator[Clause]:
 def _bare(piece: str) -> tuple[str, bool, bool]:
     """Without the words that lead up to it; whether they ask to note it, and whether they announce a question."""
     text, marked, asked = piece.strip(), False, False
-    if text[:1] in BRACKETS and text[-1:] == BRACKETS[text[0]]:
-        text = text[1:-1]
+    if text[:1] in BRACKETS and (text[-1:] == BRACKETS[text[0]] or BRACKETS[text[0]] not in text):
+        text = text[1:].removesuffix(BRACKETS[text[0]])
     for _ in range(6):
         if found := MARK.match(text):
             marked = True
         elif found := ASKED.match(text):
             asked = True
-        elif not (found := LEAD.match(text)):
+        elif not ((found := LEAD.match(text)) or ((found := FRAME_BEFORE.match(text)) and _frames(found[1]))):
             break
         text = text[found.end() :]
     if after := MARK_AFTER.search(text):
@@ -186,11 +217,39 @@ def _bare(piece: str) -> tuple[str, bool, bool]:
     return text, marked, asked
 
 
+def _frames(phrase: str) -> bool:
+    """Whether a phrase only says that something is said."""
+    words = phrase.lower().replace("’", "'").replace(",", " ").split()
+    return FRAME.issuperset(words) and not SAYING.isdisjoint(words)
+
+
+def _without_end(text: str) -> str:
+    """Without a remark on it at the end, and without the marks there that tell nothing."""
+    for _ in range(2):
+        if (found := FRAME_AFTER.search(text)) and _frames(found[1]):
+            text = text[: found.start()]
+        if (found := INTERJECTION.search(text)) and len(text[: found.start()].split()) >= 2:
+            text = text[: found.start()]
+    if text.endswith(("!", ".")) and not text.endswith("..") and not ABBREVIATION.search(text[-12:]):
+        text = text[:-1]
+    for opening, closing in BRACKETS.items():
+        if text[:1] == opening and closing not in text:
+            text = text[1:]
+        elif text[-1:] == closing and opening not in text:
+            text = text[:-1]
+    return text
+
+
 def _without_comment(text: str) -> str:
     """Cut where a comment begins that names nothing of its own."""
     for found in COMMENT.finditer(text):
         head, tail = text[: found.start()], text[found.end() :]
         if len(head.split()) >= 4 and not VALUE.search(tail):
+            return head
+    # Beside a figure nothing is worth it that has none.
+    for found in AND.finditer(text):
+        head = text[: found.start()]
+        if len(head.split()) >= 4 and DIGIT.search(head) and not VALUE.search(text, found.end()):
             return head
     if (found := ASIDE.search(text)) and DIGIT.search(text, 0, found.start()) and not VALUE.search(text, found.end()):
         return text[: found.start()]

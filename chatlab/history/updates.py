@@ -111,7 +111,7 @@ class Subject:
 
     def replaces(self, earlier: "Subject") -> bool:
         """Whether it says anew what the earlier one said."""
-        if earlier.terms == self.terms or self._told_apart(earlier):
+        if earlier.terms == self.terms or self.told_apart(earlier):
             return False
         if self.form and self.form == earlier.form:
             return True
@@ -127,7 +127,7 @@ class Subject:
             return True
         return len(self.words & earlier.words) >= 2
 
-    def _told_apart(self, earlier: "Subject") -> bool:
+    def told_apart(self, earlier: "Subject") -> bool:
         """By their people, their days beside another value, or a word beside or after one that both have."""
         if self.people and earlier.people and not self.people & earlier.people:
             return True
