@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from chatlab.auditor import Auditor
+from chatlab.auditor import Auditor, as_answered
 from chatlab.cache.answers import AnswerCache
 from chatlab.cache.lookup import Ask, Lookup
 from chatlab.clock import Clock
@@ -381,14 +381,20 @@ class ChatService(ChatLibrary):
         await self._answers.note(plan.lookup)
         await self._answers.learn(plan.lookup, turn)
         if turn.source == "cache" and self._answers.to_audit(plan.lookup):
-            await self._auditor.ask(
-                lambda: self._request(plan), lambda answer: self._answers.audited(plan.lookup, answer)
-            )
+            prompt = plan.prompt or await self._prompts.build(plan.given, plan.choice, plan.params)
+            asked = replace(plan, prompt=prompt)
+
+            async def learn(answer: str, ms: float) -> None:
+                given = as_answered(turn, answer, ms, prompt.provenance)
+                if (kept := await self._answers.audited(plan.lookup, given)) is not None:
+                    await self._answers.index(plan.lookup, kept)
+
+            await self._auditor.ask(lambda: self._request(asked), learn)
 
     async def _request(self, plan: _Plan) -> GenerationRequest:
-        """What the model is asked, or would have been."""
-        prompt = plan.prompt or await self._prompts.build(plan.given, plan.choice, plan.params)
-        return GenerationRequest(prompt.messages, plan.params, plan.turn.user_id, prompt.quoted_chars)
+        """What the model is asked."""
+        assert plan.prompt is not None
+        return GenerationRequest(plan.prompt.messages, plan.params, plan.turn.user_id, plan.prompt.quoted_chars)
 
     async def _generate(self, job: Job, plan: _Plan, progress: Progress) -> None:
         """The engine's stream as events and measurements."""

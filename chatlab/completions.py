@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 
-from chatlab.auditor import Auditor
+from chatlab.auditor import Auditor, as_answered
 from chatlab.cache.answers import AnswerCache
 from chatlab.cache.lookup import Ask, Lookup
 from chatlab.clock import Clock
@@ -22,6 +22,7 @@ from chatlab.jobs import Jobs
 from chatlab.messages import (
     UNKNOWN_TIME,
     CacheScope,
+    FinishReason,
     HistoryChoice,
     Message,
     PromptProvenance,
@@ -165,8 +166,13 @@ class CompletionService:
         async def request() -> GenerationRequest:
             return (await self._prepared(ask.user_id, messages, ask.params, ask.history)).request
 
+        async def learn(answer: str, ms: float) -> None:
+            given = as_answered(self._turn(lookup, Provenance(lookup.provenance), answer, "stop"), answer, ms, None)
+            if (kept := await self._answers.audited(lookup, given)) is not None:
+                await self._answers.index(lookup, kept)
+
         if self._answers.to_audit(lookup):
-            await self._auditor.ask(request, lambda answer: self._answers.audited(lookup, answer))
+            await self._auditor.ask(request, learn)
 
     async def _keep(self, lookup: Lookup, prepared: Prepared, progress: Progress, answer: str) -> None:
         """Offer an answer to the cache, and learn from it."""
@@ -174,7 +180,14 @@ class CompletionService:
         provenance = Provenance(
             lookup.provenance, prepared.prompt, progress.usage, progress.timing, facts.model, facts.engine
         )
-        turn = Turn(
+        turn = self._turn(lookup, provenance, answer, progress.finish_reason)
+        if (kept := await self._answers.offer(lookup, turn)) is not None:
+            self._jobs.aside(self._answers.index(lookup, kept), "index an answer")
+        self._jobs.aside(self._noted(lookup, turn), "learn of a miss")
+
+    def _turn(self, lookup: Lookup, provenance: Provenance, answer: str, finish_reason: FinishReason | None) -> Turn:
+        """An answer as the cache knows it."""
+        return Turn(
             turn_id="",
             chat_id="",
             user_id=lookup.ask.user_id,
@@ -183,12 +196,9 @@ class CompletionService:
             created_at=self._clock(),
             assistant_message=answer,
             status="done",
-            finish_reason=progress.finish_reason,
+            finish_reason=finish_reason,
             provenance=provenance,
         )
-        if (kept := await self._answers.offer(lookup, turn)) is not None:
-            self._jobs.aside(self._answers.index(lookup, kept), "index an answer")
-        self._jobs.aside(self._noted(lookup, turn), "learn of a miss")
 
     async def _noted(self, lookup: Lookup, turn: Turn) -> None:
         await self._answers.note(lookup)

@@ -171,6 +171,7 @@ class CacheLookup:
         entry_id: The entry that was served, or the nearest; `own` tells whether it is the user's.
         similarity: Of its question, cosine in [-1, 1]; `score`, in [0, 1], and `guard`, that refused it, are its, too.
         saved_tokens: By a hit; `saved_ms` net of the lookup.
+        verifier: That scored; scores of another one are not comparable.
         same: Whether its answer serves the question, where that is known.
         label_weight: Lookups that this knowledge stands for; `label_source` is where it is from.
     """
@@ -190,6 +191,7 @@ class CacheLookup:
     lookup_ms: float
     saved_tokens: int
     saved_ms: float
+    verifier: str = ""
     own: bool | None = None
     same: bool | None = None
     label_weight: float | None = None

@@ -149,6 +149,19 @@ class Vectors:
                 found.update(rows[self._kind.key].to_pylist())
         return found
 
+    async def all_keys(self) -> set[str]:
+        """What is here of all groups.
+
+        Raises:
+            VectorsUnavailable: LanceDB does not answer.
+        """
+        found = {key for _, key, _ in self._waiting}
+        async with self._faults("read"):
+            if (table := await self._opened()) is not None:
+                rows = await table.query().select([self._kind.key]).to_arrow()
+                found.update(rows[self._kind.key].to_pylist())
+        return found
+
     async def delete_group(self, group: str) -> None:
         """Delete all of a group, from the disk, too.
 

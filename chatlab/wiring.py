@@ -17,6 +17,7 @@ from chatlab.cache.stored import CacheLimits
 from chatlab.chat import ChatService
 from chatlab.clock import Clock
 from chatlab.completions import CompletionService
+from chatlab.cross_encoder import CrossEncoderVerifier
 from chatlab.embedding import Embedder
 from chatlab.engines.base import Engine
 from chatlab.errors import ConfigError
@@ -74,6 +75,7 @@ def wire(settings: Settings, engine: Engine | None = None) -> Generator[Parts]:
         vectors_uri = settings.vectors_uri or str(settings.data_dir / "vectors")
         vectors = Vectors(vectors_uri, embedder.name)
         questions = Vectors(vectors_uri, embedder.name, QUESTIONS)
+        verifier = CrossEncoderVerifier(settings.cache_verifier) if settings.cache_verifier else None
         try:
             metrics = Metrics()
             jobs = Jobs(settings.queue_limit)
@@ -84,7 +86,7 @@ def wire(settings: Settings, engine: Engine | None = None) -> Generator[Parts]:
             metrics.watch(telemetry.KV_LIMIT_BYTES, lambda: engine.load.kv_limit_bytes)
             metrics.watch(telemetry.PREEMPTED, lambda: engine.load.preempted)
             recall = Recall(embedder, vectors)
-            answers = AnswerCache(store, embedder, questions, metrics, clock, _cache_limits(settings))
+            answers = AnswerCache(store, embedder, questions, metrics, clock, _cache_limits(settings), verifier)
             if vectors.made:  # somebody's chats are searched: the first question should not wait for the embedder
                 embedder.preload()
             yield Parts(
@@ -117,6 +119,8 @@ def wire(settings: Settings, engine: Engine | None = None) -> Generator[Parts]:
         finally:
             vectors.close()
             questions.close()
+            if verifier is not None:
+                verifier.close()
             embedder.close()
             engine.close()
 

@@ -155,7 +155,7 @@ async def test_repeats_score_high_and_others_low(embedder: Embedder) -> None:
     assert scores == sorted(scores, reverse=True)
     threshold = shipped().threshold(0.05)
     assert scores[1] > threshold > scores[2]
-    assert best(judged, threshold) is judged[0]
+    assert best(judged) is judged[0]
 
 
 async def test_evidence_has_no_order(embedder: Embedder) -> None:
@@ -176,11 +176,11 @@ def test_of_those_that_no_guard_refused_the_closest_is_chosen() -> None:
         return Judgement(place, 0.9, score, None, closeness)
 
     judged = [judgement(0, 0.9, 1.0), judgement(1, 0.5, 2.0), judgement(2, 0.2, 3.0)]
-    assert best(judged, 0.4) is judged[2]
+    assert best(judged) is judged[2]
     refused = Judgement(3, 0.99, 0.0, "number", 9.0)
-    assert best([*judged, refused], 0.4) is judged[2]
-    assert best([refused], 0.4) is refused
-    assert best([], 0.4) is None
+    assert best([*judged, refused]) is judged[2]
+    assert best([refused]) is refused
+    assert best([]) is None
 
 
 def test_the_threshold_keeps_the_bound() -> None:

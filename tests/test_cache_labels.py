@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from chatlab.cache.bound import CLOSED, shipped
+from chatlab.cache.verifier import NAME
 from chatlab.chat import TurnRequest
 from chatlab.errors import NotFound
 from chatlab.messages import CacheLookup, DeltaEvent, DoneEvent, RestartEvent, StatusEvent, Turn
@@ -91,6 +92,8 @@ async def test_hits_are_audited_while_idle(tmp_path: Path, engine: ScriptedEngin
         assert (lookup.outcome, lookup.same, lookup.label_source, lookup.label_weight) == ("hit", False, "audit", 1.0)
         assert (await fresh(parts, STAIN)).provenance.cache.tier == "exact"
         assert len(engine.seen) == 2, "the same words are not audited"
+        again = await fresh(parts, NEAR)
+        assert (again.provenance.cache.tier, again.assistant_message) == ("exact", "".join(map(str, engine.pieces)))
         await parts.jobs.close()
 
 
@@ -131,7 +134,7 @@ async def test_wrong_answers_close_what_is_served_by_meaning(tmp_path: Path, eng
             await parts.chats.rate("u", turn.chat_id, turn.turn_id, -1, None)
             await fresh(parts, STAIN, cache_bypass=True)  # the thumb evicted it
             rated = n + 1
-        assert 1 < rated < 60
+        assert 0 < rated < 60
         recalibration = await parts.answers.recalibration()
         assert recalibration.threshold > shipped().threshold(0.05)
         await parts.jobs.close()
@@ -332,12 +335,12 @@ async def test_lookups_of_v1_are_noted_and_forgotten(tmp_path: Path, monkeypatch
             _ = [chunk async for chunk in parts.completions.stream(prepared)]
             while parts.jobs._asides:
                 await asyncio.sleep(0.005)
-        found = await parts.store.answers.latest(10)
+        found = await parts.store.answers.latest(10, NAME)
         assert [(each.outcome, each.tier) for each in found] == [("miss", None), ("hit", "exact"), ("hit", "semantic")]
         later = parts.answers._clock() + timedelta(days=91)
         monkeypatch.setattr(parts.answers, "_clock", lambda: later)
         await parts.answers._make_room()
-        assert await parts.store.answers.latest(10) == []
+        assert await parts.store.answers.latest(10, NAME) == []
         await parts.jobs.close()
 
 

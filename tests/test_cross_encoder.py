@@ -1,18 +1,25 @@
 """A cross-encoder in place of the shipped verifier: its scores, its labels, what it says when it cannot be had."""
 
 import json
+import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from chatlab.cache.bound import CLOSED
 from chatlab.cache.decision import judge
 from chatlab.cache.evidence import Question
+from chatlab.cache.recalibration import Label, Recalibration
 from chatlab.cli import main
 from chatlab.cross_encoder import CrossEncoderVerifier
 from chatlab.embedding import Embedder, bundled_embedder
 from chatlab.errors import ConfigError, ModelUnavailable
+from chatlab.settings import Settings
+from chatlab.wiring import wire
+from tests.conftest import ScriptedEngine
+from tests.test_cache import fresh
 
 Made = Callable[[Sequence[str]], Path]
 
@@ -82,7 +89,7 @@ def test_one_that_is_not_there_says_what_to_do(monkeypatch: pytest.MonkeyPatch) 
 class Scripted:
     """Says the same of every candidate and keeps what it was asked."""
 
-    calibrated = False
+    name, calibrated = "scripted", False
 
     def __init__(self, score: float) -> None:
         self.score = score
@@ -136,3 +143,28 @@ def test_eval_cache_says_what_is_wrong_with_one(tmp_path: Path, capsys: pytest.C
     ):
         assert main(["eval", "cache", "--pairs", str(file), *arguments]) == 2
         assert says in capsys.readouterr().err
+
+
+async def test_a_cache_with_it_serves_nothing_by_meaning_before_labels_allow_it(made: Made, tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "data", engine="echo", cache_verifier=str(made(["other", "duplicate"])))
+    with wire(settings, ScriptedEngine()) as parts:
+        await fresh(parts, "How do I lose 5 kilos?")
+        turn = await fresh(parts, "How can one lose 5 kilos?")
+        assert turn.source == "model"
+        assert "cannot be shown" in (turn.provenance.cache.reason or "")
+        found = await parts.store.answers.lookup(turn.turn_id)
+        assert found is not None
+        assert (found.verifier, found.guard) == (settings.cache_verifier, None)
+        await parts.jobs.close()
+
+
+def test_labels_open_it() -> None:
+    recalibration = Recalibration(0.05, calibrated=False)
+    assert recalibration.threshold == CLOSED
+    chance = random.Random(0)
+    for _ in range(600):
+        score = chance.uniform(0.02, 0.98)
+        for _ in range(5):
+            recalibration.asked()
+        recalibration.learn(Label(score, same=chance.random() > 1 / (1 + 20 * (score / (1 - score)) ** 2)))
+    assert 0.02 < recalibration.threshold < 0.9

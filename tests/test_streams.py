@@ -265,7 +265,10 @@ def test_chatlab_serves_what_is_judged_well_and_learns() -> None:
     scores = {1: 0.95, 2: 0.1, 3: 0.0}
 
     def judge(text: int, candidates: Sequence[Candidate]) -> list[Judgement]:
-        return [Judgement(i, each.similarity, scores[each.text], None, 1.0) for i, each in enumerate(candidates)]
+        return [
+            Judgement(i, each.similarity, scores[each.text], None, scores[each.text])
+            for i, each in enumerate(candidates)
+        ]
 
     policy = Chatlab(judge, 0.05)
     assert policy.choose(0, []) == Choice(None)

@@ -21,10 +21,10 @@ from chatlab.cache.admission import answers_the_question, time_to_live
 from chatlab.cache.comparator import shipped
 from chatlab.cache.context import needs_context
 from chatlab.cache.curve import Calibrated, curve_of_log
-from chatlab.cache.decision import CANDIDATES, Judgement, best, judge
+from chatlab.cache.decision import CANDIDATES, Judgement, Verifier, best, judge
 from chatlab.cache.evidence import Question
 from chatlab.cache.key import CALIBRATION_VERSION, digest, history_key
-from chatlab.cache.labels import REMEMBERED, Labels
+from chatlab.cache.labels import Labels
 from chatlab.cache.lookup import Ask, Lookup
 from chatlab.cache.reading import MAX_CHARS, language_of, normalised
 from chatlab.cache.recalibration import Recalibration
@@ -54,6 +54,7 @@ class AnswerCache(StoredAnswers):
         metrics: Told of faults.
         clock: Later than everything stored.
         limits: What is promised, and what may be stored.
+        verifier: Judges candidates instead of the shipped one.
         chance: Gives numbers in [0, 1); draws the hits that are audited.
     """
 
@@ -65,12 +66,14 @@ class AnswerCache(StoredAnswers):
         metrics: Metrics,
         clock: Callable[[], datetime],
         limits: CacheLimits,
+        verifier: Verifier | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         super().__init__(store, embedder, vectors, metrics, clock, limits)
         self._embedder = embedder
         self._chance = chance
-        self._labels = Labels(store.answers, self._questions, limits.max_error)
+        self._labels = Labels(store.answers, self._questions, limits.max_error, verifier)
+        self._verifier = verifier
         self._asked: dict[str, Lookup] = {}  # by turn, lookups that a person may judge, until they are stored
         self._under_way: dict[str, asyncio.Future[CacheEntry | None]] = {}  # by entry id
 
@@ -126,7 +129,7 @@ class AnswerCache(StoredAnswers):
         bucket = lookup.bucket
         if ask.path:
             vectors = [each.embedded.vector for each in before]
-            if not needs_context(ask.question, lookup.question.embedded.vector, vectors):
+            if not needs_context(ask.question, lookup.question.embedded.vector, vectors, _asked_before(ask.path)):
                 bucket = _bucket(ask, self._embedder.name, history="")
                 await self._exact(lookup, digest(bucket, normalised(ask.question)))
         # 3. The semantic tier.
@@ -167,10 +170,11 @@ class AnswerCache(StoredAnswers):
         entries = await self._rows.entries(nearest)
         candidates = [entries[each] for each in nearest if each in entries and self._current(entries[each], lookup.ask)]
         if not candidates:
+            await self._check()
             lookup.reason = "nothing stored is near"
             return
         questions = await self._questions.get([entry.question for entry in candidates])
-        found = best(await asyncio.to_thread(judge, question, questions), threshold)
+        found = best(await asyncio.to_thread(judge, question, questions, self._verifier))
         if found is None:
             return
         lookup.nearest, lookup.matched = found, candidates[found.place]
@@ -179,7 +183,9 @@ class AnswerCache(StoredAnswers):
         elif found.guard is not None:
             lookup.reason = f"{found.guard} differs from the nearest"
         elif threshold > 1:
-            lookup.reason = "by what is known of this traffic, too many answers to other words would be wrong"
+            lookup.reason = (
+                "by what is known so far, it cannot be shown that few enough answers to other words would be wrong"
+            )
         else:
             lookup.reason = f"score {found.score:.2f} is below {threshold:.2f}"
         own = lookup.matched.user_id == lookup.ask.user_id and lookup.ask.chat_id
@@ -225,9 +231,14 @@ class AnswerCache(StoredAnswers):
         if lookup.outcome == "miss" and not lookup.taken and answers_the_question(turn):
             await self._compare(lookup, turn.assistant_message or "", "audit" if lookup.shadow else "miss")
 
-    async def audited(self, lookup: Lookup, answer: str) -> None:
-        """Compare the model's answer with the stored one that was served. Never raises."""
-        await self._compare(lookup, answer, "audit", 1 / self._limits.audit_share)
+    async def audited(self, lookup: Lookup, turn: Turn) -> CacheEntry | None:
+        """Compare the model's answer with the stored one that was served. Never raises.
+
+        Returns:
+            Where they differ, the model's as stored: it is what serves the same question from then on.
+        """
+        await self._compare(lookup, turn.assistant_message or "", "audit", 1 / self._limits.audit_share)
+        return await self.offer(lookup, turn) if lookup.label is not None and not lookup.label.same else None
 
     async def _compare(self, lookup: Lookup, answer: str, source: LabelSource, weight: float = 1.0) -> None:
         await self._guarded("compare", lambda: self._labels.compare(lookup, answer, source, weight))
@@ -265,8 +276,7 @@ class AnswerCache(StoredAnswers):
 
     async def calibration(self) -> Calibrated:
         """The threshold in force, and what the labels that it rests on say of every other one."""
-        known = await self._rows.latest(REMEMBERED)
-        curve = await asyncio.to_thread(curve_of_log, known, shipped())
+        curve = await asyncio.to_thread(curve_of_log, await self._labels.log(), shipped())
         recalibration = await self._labels.recalibration()
         return Calibrated(self._limits.max_error, recalibration.threshold, recalibration.n_labels, curve)
 
@@ -277,7 +287,7 @@ class AnswerCache(StoredAnswers):
 
         async def write() -> None:
             label = lookup.label
-            await self._rows.save_lookup(lookup.record(self._clock()))
+            await self._rows.save_lookup(lookup.record(self._clock(), self._labels.verifier))
             lookup.noted = True
             if lookup.label is not None and lookup.label is not label:  # learnt meanwhile
                 await self._rows.label(lookup.ask.turn_id, lookup.label.same, lookup.label.weight, lookup.label.source)

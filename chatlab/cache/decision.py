@@ -46,6 +46,11 @@ class Verifier(Protocol):
     """What may stand in for the shipped verifier, a cross-encoder for example."""
 
     @property
+    def name(self) -> str:
+        """Scores of another name are not comparable."""
+        ...
+
+    @property
     def calibrated(self) -> bool:
         """Whether the shipped threshold means something for its scores."""
         ...
@@ -76,7 +81,7 @@ def judge(question: Question, candidates: Sequence[Question], verifier: Verifier
     return [each for each in judged.values() if each is not None]
 
 
-def best(judged: Sequence[Judgement], threshold: float) -> Judgement | None:
+def best(judged: Sequence[Judgement]) -> Judgement | None:
     """The one whose words are closest of those that no guard refused: to serve if its score reaches the threshold.
 
     One that is farther is not served in its place, whatever its score: where the closest asks something else, the

@@ -9,9 +9,11 @@ import asyncio
 from collections.abc import Sequence
 
 from chatlab.cache.comparator import Answered, agree, opening, shipped
+from chatlab.cache.decision import Verifier
 from chatlab.cache.lookup import Lookup
 from chatlab.cache.questions import Questions
 from chatlab.cache.recalibration import Label, Recalibration
+from chatlab.cache.verifier import NAME
 from chatlab.messages import CacheLookup, LabelSource
 from chatlab.store import AnswerRows
 
@@ -25,12 +27,18 @@ class Labels:
         rows: Of the store.
         questions: Reads texts, openings of answers too.
         max_error: Share of answers served from the cache that may be wrong.
+        verifier: That scores, instead of the shipped one: nothing is served before labels allow it.
+
+    Attributes:
+        verifier: Its name.
     """
 
-    def __init__(self, rows: AnswerRows, questions: Questions, max_error: float) -> None:
+    def __init__(self, rows: AnswerRows, questions: Questions, max_error: float, verifier: Verifier | None) -> None:
         self._rows = rows
         self._questions = questions
         self._max_error = max_error
+        self.verifier = NAME if verifier is None else verifier.name
+        self._calibrated = verifier is None or verifier.calibrated
         self._known: Recalibration | None = None
         self._reading: asyncio.Lock = asyncio.Lock()  # guards _known while it is read
 
@@ -38,8 +46,12 @@ class Labels:
         """What is known by now, with what earlier processes stored."""
         async with self._reading:
             if self._known is None:
-                self._known = known_from(await self._rows.latest(REMEMBERED), self._max_error)
+                self._known = known_from(await self.log(), self._max_error, self._calibrated)
             return self._known
+
+    async def log(self) -> list[CacheLookup]:
+        """The latest lookups with scores of this verifier, oldest first."""
+        return await self._rows.latest(REMEMBERED, self.verifier)
 
     async def threshold(self) -> float:
         """Least score that may be served."""
@@ -84,9 +96,9 @@ class Labels:
             (await self.recalibration()).learn(Label(found.score or 0.0, same, source="person"))
 
 
-def known_from(lookups: Sequence[CacheLookup], max_error: float) -> Recalibration:
+def known_from(lookups: Sequence[CacheLookup], max_error: float, calibrated: bool = True) -> Recalibration:
     """What stored lookups say, oldest first."""
-    recalibration = Recalibration(max_error, shipped())
+    recalibration = Recalibration(max_error, shipped(), calibrated)
     for each in lookups:
         if each.outcome != "bypass":
             recalibration.asked(each.tier == "exact")

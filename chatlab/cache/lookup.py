@@ -112,8 +112,8 @@ class Lookup:
             reason=self.reason,
         )
 
-    def record(self, at: datetime) -> CacheLookup:
-        """As it is stored; for a question that was looked up."""
+    def record(self, at: datetime, verifier: str) -> CacheLookup:
+        """As it is stored; for a question that was looked up, and scored by a verifier."""
         assert self.outcome != "off"
         nearest, entry, label = self.nearest, self.matched, self.label
         exact = self.tier == "exact"
@@ -134,6 +134,7 @@ class Lookup:
             lookup_ms=self.ms,
             saved_tokens=served.saved_tokens if served else 0,
             saved_ms=max(0.0, served.cost_ms - self.ms) if served else 0.0,
+            verifier=verifier,
             own=entry and entry.user_id == self.ask.user_id,
             same=label and label.same,
             label_weight=label and label.weight,

@@ -25,9 +25,10 @@ WINDOW = 3_000  # labels that count, the latest
 RECENT = 0.25  # of them: where these have more wrong ones than all, something changed
 MIN_RECENT = 30  # of these, without which they say nothing
 CHANCE = 2.0  # standard deviations that may be chance
-MARGIN = 0.30  # of the bound, kept for what changes between the labels and the next lookups
+MARGIN = 0.20  # of the bound, kept for what changes between the labels and the next lookups
 FEW = 5  # labels, with which half the margin is kept; without any it is the shipped calibration that holds
-DOUBT = 1.5  # standard deviations of the curve that are added to it
+DOUBT = 1.0  # standard deviations of the curve that are added to it, all of them once there are `SURE` labels
+SURE = 30
 SEMANTIC = 2.0  # times the bound: of what the semantic tier serves alone, where the exact one serves much
 PRIOR, PRIOR_REQUESTS = 150.0, 450.0  # lookups with a candidate, of so many requests, that the shipped one counts for
 ANEW = 0.01  # more labels, after which the threshold is found anew
@@ -90,10 +91,12 @@ class Recalibration:
     Args:
         max_error: Share of answers served from the cache that may be wrong, in (0, 1).
         comparator: Errors of the labels that are not a person's; None where they have none.
+        calibrated: Whether the shipped calibration is of these scores; else nothing is served until labels allow it.
     """
 
-    def __init__(self, max_error: float, comparator: Comparator | None = None) -> None:
+    def __init__(self, max_error: float, comparator: Comparator | None = None, calibrated: bool = True) -> None:
         self.max_error = max_error
+        self._prior = PRIOR if calibrated else 0.0
         self._comparator = comparator or Comparator()
         self._labels: deque[_Counted] = deque()
         self._recent: deque[_Counted] = deque()
@@ -135,11 +138,14 @@ class Recalibration:
         """Least score that may be served; `CLOSED` where the bound cannot be shown for any."""
         prior = shipped()
         if not self._labels:
-            return prior.threshold(self.max_error)
-        assumed = PRIOR * _bins(prior.served)
+            return prior.threshold(self.max_error) if self._prior else CLOSED
+        assumed = self._prior * _bins(prior.served)
         said, recent = self._all_of_them, self._recent_ones
         # 1. How likely an answer is wrong at a score: the shipped curve and all labels.
-        self._curve = _Curve.fitted(assumed, PRIOR * _bins(prior.wrong), said, self._comparator, self._curve)
+        doubt = DOUBT * min(1.0, self.n_labels / SURE) if self._prior else DOUBT
+        self._curve = _Curve.fitted(
+            assumed, self._prior * _bins(prior.wrong), said, self._comparator, doubt, self._curve
+        )
         # 2. Of what would be served from each score on, how much of it is wrong at most.
         wrong_at = np.minimum(1.0, self._curve.at_most * recent.excess(self._curve, self._comparator))
         lookups = said.lookups + assumed
@@ -213,7 +219,13 @@ class _Curve:
 
     @classmethod
     def fitted(
-        cls, assumed: Floats, assumed_wrong: Floats, said: _Tally, comparator: Comparator, last: "_Curve | None"
+        cls,
+        assumed: Floats,
+        assumed_wrong: Floats,
+        said: _Tally,
+        comparator: Comparator,
+        doubt: float,
+        last: "_Curve | None",
     ) -> "_Curve":
         """A logistic regression on the log odds of the score, by Fisher scoring; errors of comparisons are its link's.
 
@@ -222,6 +234,7 @@ class _Curve:
             assumed_wrong: Of these.
             said: Labels.
             comparator: Of comparisons.
+            doubt: Standard deviations from the mean to the most.
             last: Where to begin.
         """
         score = np.minimum(shipped().thresholds + 0.005, 0.99)
@@ -242,7 +255,7 @@ class _Curve:
                 break
         spread = np.sqrt(np.einsum("ij,jk,ik->i", x, np.linalg.inv(information), x))
         odds = x @ weights
-        return cls(weights, _logistic(odds), _logistic(odds + DOUBT * spread))
+        return cls(weights, _logistic(odds), _logistic(odds + doubt * spread))
 
 
 def _logistic(odds: Floats) -> Floats:

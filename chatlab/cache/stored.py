@@ -15,7 +15,7 @@ import structlog
 
 from chatlab.cache.admission import not_stored_because, time_to_live
 from chatlab.cache.lookup import Lookup
-from chatlab.cache.questions import Questions
+from chatlab.cache.questions import CHUNK, Questions
 from chatlab.cache.recalibration import AUDIT_SHARE
 from chatlab.cache.verifier import calibrated_for
 from chatlab.embedding import Embedder
@@ -78,6 +78,8 @@ class StoredAnswers:
         self._questions = Questions(embedder, KNOWN_QUESTIONS)
         self._written: dict[str, deque[datetime]] = {}  # by user, when answers were stored within the last hour
         self._n_stored = 0
+        self._began = clock()
+        self._sound = False  # whether vectors of what was stored before were seen
 
     async def offer(self, lookup: Lookup, turn: Turn) -> CacheEntry | None:
         """Store a turn's answer if it may serve again. Never raises.
@@ -99,7 +101,7 @@ class StoredAnswers:
     async def _admitted(self, lookup: Lookup, turn: Turn) -> CacheEntry | None:
         """The entry that a turn's answer becomes; None if it may not serve again."""
         ask, limits = lookup.ask, self._limits
-        if lookup.entry_id is None or lookup.outcome not in ("miss", "bypass"):
+        if lookup.entry_id is None or turn.source == "cache":
             return None
         reason = await asyncio.to_thread(
             not_stored_because, turn, ask.scope, ask.params, limits.max_temperature, alone=not ask.path
@@ -137,11 +139,36 @@ class StoredAnswers:
             if not self._n_stored:
                 await self._vectors.flush()
                 await self._vectors.keep_only_keys(self._rows.ids)  # of deletions that were interrupted
+                await self._restore()
             if self._n_stored % ROOM_EVERY == 0:
                 await self._make_room()
             self._n_stored += 1
 
         await self._guarded("index", add)
+
+    async def _check(self) -> None:
+        """Notice that the vectors of what earlier processes stored are gone.
+
+        Raises:
+            VectorsUnavailable: They are; they come back with the next answer that is stored.
+        """
+        if not self._sound:
+            self._sound = bool(await self._vectors.all_keys()) or not await self._rows.ids_before(self._began)
+            if not self._sound:
+                raise VectorsUnavailable("the vectors of stored answers are gone")
+
+    async def _restore(self) -> None:
+        """Embed again the questions of entries without a vector: a process that was killed, a folder that is gone."""
+        here = await self._vectors.all_keys()
+        lost = [entry_id for entry_id in await self._rows.ids_before(self._began) if entry_id not in here]
+        for i in range(0, len(lost), CHUNK):
+            entries = [*(await self._rows.entries(lost[i : i + CHUNK])).values()]
+            for entry, question in zip(
+                entries, await self._questions.get([each.question for each in entries]), strict=True
+            ):
+                if question.embedded.whole:
+                    await self._vectors.add(entry.bucket, [entry.entry_id], question.embedded.vector[None])
+        self._sound = True
 
     async def _make_room(self) -> None:
         """Delete what may not be served any more, and what is worth least where there is too much."""

@@ -12,8 +12,11 @@ from importlib import resources
 import numpy as np
 from numpy.typing import NDArray
 
+from chatlab.cache.key import CALIBRATION_VERSION
+
 EMBEDDER = "all-MiniLM-L6-v2"  # or a folder of that name
 WEIGHTS = "verifier.npz"
+NAME = f"shipped/{CALIBRATION_VERSION}"  # scores of another one are not comparable
 
 Floats = NDArray[np.float64]
 

@@ -116,7 +116,7 @@ async def _alone(
         chunk = pairs[i : i + CHUNK]
         questions = await texts.get([text for pair in chunk for text in (pair.a, pair.b)])
         for pair, stored, asked in zip(chunk, questions[::2], questions[1::2], strict=True):
-            found = best(judge(asked, [stored], verifier), threshold)
+            found = best(judge(asked, [stored], verifier))
             items.append(_item(pair, found, threshold, right=pair.same))
     return items
 
@@ -133,7 +133,7 @@ async def _pooled(
             near = np.array([place])
         else:
             near = np.argsort(-(vectors @ asked.embedded.vector), kind="stable")[:CANDIDATES]
-        found = best(judge(asked, [stored[i] for i in near], verifier), threshold)
+        found = best(judge(asked, [stored[i] for i in near], verifier))
         chosen = None if found is None else pairs[near[found.place]]
         right = chosen is not None and pair.same and (chosen is pair or normalised(chosen.a) == normalised(pair.a))
         items.append(_item(pair, found, threshold, right))
@@ -163,7 +163,7 @@ async def _timed(
     for pair, candidate in zip(chosen, stored, strict=True):
         started = time.perf_counter()
         (embedded,) = await embedder.embed_tokens([pair.b])
-        best(judge(Question(pair.b, embedded), [candidate], verifier), threshold)
+        best(judge(Question(pair.b, embedded), [candidate], verifier))
         took.append(1e3 * (time.perf_counter() - started))
     return took
 
@@ -187,7 +187,7 @@ async def evaluate_conversations(
         started = time.perf_counter()
         asked_key, asked = await _keyed(pair.b, texts)
         if stored_key == asked_key:
-            items.append(_item(pair, best(judge(asked, [stored], verifier), threshold), threshold, pair.same))
+            items.append(_item(pair, best(judge(asked, [stored], verifier)), threshold, pair.same))
         else:
             items.append(Item(pair.pair_id, pair.same, False, 0.0, OTHER_HISTORY, pair.category, False))
         took.append(1e3 * (time.perf_counter() - started))

@@ -163,16 +163,17 @@ async def _of_data_dir(settings: Settings, max_error: float) -> "tuple[Curve, fl
     from chatlab.cache.comparator import shipped
     from chatlab.cache.curve import curve_of_log
     from chatlab.cache.labels import REMEMBERED, known_from
+    from chatlab.cache.verifier import NAME
     from chatlab.store import Store
 
     if not settings.data_dir.is_dir():
         raise ConfigError(f"{variable('data_dir')}={settings.data_dir}: there is nothing stored there")
     try:
         with Store(settings.data_dir) as store:
-            lookups = await store.answers.latest(REMEMBERED)
+            lookups = await store.answers.latest(REMEMBERED, settings.cache_verifier or NAME)
     except DataDirHeld as error:
         raise ConfigError(f"{error} Or ask the server that runs on it: --url http://127.0.0.1:7860") from error
-    return curve_of_log(lookups, shipped()), known_from(lookups, max_error).threshold
+    return curve_of_log(lookups, shipped()), known_from(lookups, max_error, not settings.cache_verifier).threshold
 
 
 def table(found: Mapping[str, Any]) -> str:

@@ -101,7 +101,7 @@ class Chatlab:
         """Guards, verifier, threshold."""
         self.recalibration.asked()
         threshold = self.recalibration.threshold if self.learns else shipped().threshold(self.max_error)
-        found = best(self.judge(text, candidates), threshold)
+        found = best(self.judge(text, candidates))
         if found is None:
             return Choice(None)
         return Choice(candidates[found.place], found.score >= threshold, found.score, found.guard)

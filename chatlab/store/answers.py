@@ -108,6 +108,10 @@ class AnswerRows:
         rows = await self._read(lambda db: db.execute("SELECT count(*) FROM cache_entries").fetchall())
         return rows[0][0]
 
+    async def ids_before(self, at: datetime) -> list[str]:
+        """Of the entries from before a time."""
+        return await self._ids("SELECT entry_id FROM cache_entries WHERE created_at < $1", [to_db_time(at)])
+
     async def least_worth(self, n: int, now: datetime) -> list[str]:
         """The ids of those that are to go first."""
         return await self._ids(LEAST_WORTH, [to_db_time(now), n])
@@ -127,9 +131,10 @@ class AnswerRows:
         found = await self._lookups(f"{SELECT_LOOKUP} WHERE turn_id = $1", [turn_id])
         return found[0] if found else None
 
-    async def latest(self, n: int) -> list[CacheLookup]:
-        """The latest lookups, oldest first."""
-        return [*reversed(await self._lookups(f"{SELECT_LOOKUP} ORDER BY created_at DESC LIMIT $1", [n]))]
+    async def latest(self, n: int, verifier: str) -> list[CacheLookup]:
+        """The latest lookups that a verifier scored, oldest first."""
+        sql = f"{SELECT_LOOKUP} WHERE verifier = $1 ORDER BY created_at DESC LIMIT $2"
+        return [*reversed(await self._lookups(sql, [verifier, n]))]
 
     async def since(self, at: datetime, user_id: str | None = None) -> list[CacheLookup]:
         """Lookups from a time on, oldest first, of a user or all."""

@@ -30,6 +30,7 @@ CREATE TABLE cache_lookups (
     lookup_ms DOUBLE PRECISION NOT NULL,
     saved_tokens INTEGER NOT NULL,
     saved_ms DOUBLE PRECISION NOT NULL,
+    verifier TEXT NOT NULL, -- that scored
     own BOOLEAN, -- whether the entry is the user's
     same BOOLEAN, -- whether the entry's answer serves the question, where that is known
     label_weight DOUBLE PRECISION, -- lookups that the label stands for
