@@ -21,12 +21,12 @@ from chatlab.cache.admission import answers_the_question, time_to_live
 from chatlab.cache.comparator import shipped
 from chatlab.cache.context import needs_context
 from chatlab.cache.curve import Calibrated, curve_of_log
-from chatlab.cache.decision import CANDIDATES, Judgement, Verifier, best, judge
+from chatlab.cache.decision import CANDIDATES, Judgement, Verifier, best, closest, judge
 from chatlab.cache.evidence import Question
 from chatlab.cache.key import CALIBRATION_VERSION, digest, history_key
 from chatlab.cache.labels import Labels
 from chatlab.cache.lookup import Ask, Lookup
-from chatlab.cache.reading import MAX_CHARS, language_of, normalised
+from chatlab.cache.reading import MAX_CHARS, language_of, normalised, read
 from chatlab.cache.recalibration import Recalibration
 from chatlab.cache.statistics import CacheStatistics, statistics
 from chatlab.cache.stored import CacheLimits, StoredAnswers
@@ -173,6 +173,9 @@ class AnswerCache(StoredAnswers):
             await self._check()
             lookup.reason = "nothing stored is near"
             return
+        readings = await asyncio.to_thread(lambda: [read(entry.question[:MAX_CHARS]) for entry in candidates])
+        cosines = [similarities[entry.entry_id] for entry in candidates]
+        candidates = [candidates[place] for place in closest(question, readings, cosines)]
         questions = await self._questions.get([entry.question for entry in candidates])
         found = best(await asyncio.to_thread(judge, question, questions, self._verifier))
         if found is None:

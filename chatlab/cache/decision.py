@@ -1,7 +1,7 @@
 """Whether a stored answer may be served: guards, then the verifier, then the threshold of the bound.
 
-The story: candidates that are near -> those that a guard refuses go -> the verifier's probability for each of the rest
--> the one whose words are closest, if its probability reaches the threshold.
+The story: candidates that are near -> those that a guard refuses go -> the closest of the rest are embedded -> the
+verifier's probability for each of these -> the one whose words are closest, if its probability reaches the threshold.
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from chatlab.cache.evidence import FEATURES, Question, evidence
+from chatlab.cache.evidence import FEATURES, Question, evidence, in_common
 from chatlab.cache.guards import refusal
-from chatlab.cache.reading import normalised
+from chatlab.cache.reading import Reading, normalised
 from chatlab.cache.verifier import weights
 
 UNSEEN = "what the embedder does not see"
 UNKNOWN = "[UNK]"  # the piece of a word that it has no pieces for
 CANDIDATES = 5  # nearest entries that are looked at
+CLOSEST = 2  # of them, that are embedded: which takes longer than all the rest
 _SIMILARITY = FEATURES.index("similarity")
 _CLOSENESS = [FEATURES.index(name) for name in ("similarity", "words in common", "aligned mean, least")]
 
@@ -58,6 +59,20 @@ class Verifier(Protocol):
     def scores(self, question: str, candidates: Sequence[str]) -> NDArray[np.float64]:
         """That one answer serves the question and each candidate, (n,), in [0, 1]. May block for long."""
         ...
+
+
+def closest(question: Question, readings: Sequence[Reading], similarities: Sequence[float]) -> list[int]:
+    """Places of the candidates that are worth embedding: the closest that no guard refuses, else the nearest.
+
+    Args:
+        question: What is asked.
+        readings: Of the candidates.
+        similarities: Of their embeddings to the question's, cosines.
+    """
+    ours = question.reading
+    allowed = [place for place, theirs in enumerate(readings) if refusal(ours, theirs) is None]
+    allowed.sort(key=lambda place: -similarities[place] - in_common(ours.stems, readings[place].stems))
+    return allowed[:CLOSEST] or [int(np.argmax(similarities))]
 
 
 def judge(question: Question, candidates: Sequence[Question], verifier: Verifier | None = None) -> list[Judgement]:

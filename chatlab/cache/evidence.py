@@ -97,7 +97,7 @@ def evidence(a: Question, b: Question) -> Floats:
     n_common = len(words_a & words_b)
     fewer, more = sorted((len(words_a - words_b), len(words_b - words_a)))
     n_a, n_b = len(ours.content), len(theirs.content)
-    in_common = _in_common(ours.stems, theirs.stems)
+    common = in_common(ours.stems, theirs.stems)
     aligned = _alignment(a, b)
     names = sorted((_names_only(ours, theirs), _names_only(theirs, ours)))
     asked_a, asked_b = _asked(a.text), _asked(b.text)
@@ -107,7 +107,7 @@ def evidence(a: Question, b: Question) -> Floats:
         similarity**3,
         *aligned.ravel(),
         n_common / max(1, len(words_a | words_b)),
-        in_common,
+        common,
         SequenceMatcher(None, ours.stems, theirs.stems, autojunk=False).ratio(),
         np.log1p(fewer),
         np.log1p(more),
@@ -128,11 +128,11 @@ def evidence(a: Question, b: Question) -> Floats:
         _exclude(words_a - words_b, words_b - words_a, excluded.alternatives),
         more / max(1, n_a, n_b),
         doubt(ours, theirs) is not None,
-        similarity * in_common,
-        similarity * (1 - in_common),
-        aligned[1, 0] * in_common,
-        aligned[3, 0] * in_common,
-        aligned[3, 1] * in_common,
+        similarity * common,
+        similarity * (1 - common),
+        aligned[1, 0] * common,
+        aligned[3, 0] * common,
+        aligned[3, 1] * common,
     ]
     return np.array(values, dtype=np.float32)
 
@@ -157,7 +157,8 @@ def _side(best: Floats, weights: Floats) -> list[float]:
     return [mean, float(kept[0]), float(kept[:2].mean()), lacking, float(slight.min()) if len(slight) else 1.0]
 
 
-def _in_common(a: Sequence[str], b: Sequence[str]) -> float:
+def in_common(a: Sequence[str], b: Sequence[str]) -> float:
+    """Share of the words of both, in [0, 1]."""
     ours, theirs = Counter(a), Counter(b)
     return (ours & theirs).total() / max(1, (ours | theirs).total())
 

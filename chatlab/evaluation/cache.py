@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from chatlab.cache.context import needs_context
-from chatlab.cache.decision import CANDIDATES, Judgement, Verifier, best, judge
+from chatlab.cache.decision import CANDIDATES, Judgement, Verifier, best, closest, judge
 from chatlab.cache.evidence import Question
 from chatlab.cache.key import history_key
 from chatlab.cache.questions import CHUNK, Questions
@@ -132,7 +132,9 @@ async def _pooled(
         if (place := place_of.get(normalised(pair.b))) is not None:
             near = np.array([place])
         else:
-            near = np.argsort(-(vectors @ asked.embedded.vector), kind="stable")[:CANDIDATES]
+            cosines = vectors @ asked.embedded.vector
+            near = np.argsort(-cosines, kind="stable")[:CANDIDATES]
+            near = near[closest(asked, [stored[i].reading for i in near], cosines[near].tolist())]
         found = best(judge(asked, [stored[i] for i in near], verifier))
         chosen = None if found is None else pairs[near[found.place]]
         right = chosen is not None and pair.same and (chosen is pair or normalised(chosen.a) == normalised(pair.a))
