@@ -234,6 +234,8 @@ def compare(
 def tuned(runs: Mapping[float, Sequence[Run]], max_error: float, max_wrong_requests: float = 1.0) -> list[Run]:
     """For each seed the run of the similarity that serves most in the first half and keeps the bounds there.
 
+    Where none does, that which comes closest.
+
     Args:
         runs: By similarity, one a seed; that of a closed threshold among them.
         max_error: Share of what is served in that half that may be wrong.
@@ -247,8 +249,8 @@ def tuned(runs: Mapping[float, Sequence[Run]], max_error: float, max_wrong_reque
             for run in of_seed
             if (run.wrong_share(first) or 0.0) <= max_error and run.wrong[first].mean() <= max_wrong_requests
         ]
-        if not kept:
-            raise ValueError("the similarities lack one that keeps the bound")
+        if not kept:  # the same words asked for another thing, and nothing else is served
+            kept = [min(of_seed, key=lambda run: run.wrong_share(first) or 0.0)]
         chosen.append(max(kept, key=lambda run: int(run.served[first].sum())))
     return chosen
 
@@ -256,6 +258,8 @@ def tuned(runs: Mapping[float, Sequence[Run]], max_error: float, max_wrong_reque
 def best_keeping(runs: Mapping[float, Sequence[Run]], max_error: float) -> list[Run]:
     """Those of the similarity that serves most of all that keep the bound, as ours has to, in nearly all seeds."""
     kept = [each for each in runs.values() if np.mean([run.keeps(max_error) for run in each]) >= KEEPING]
+    if not kept:
+        kept = [min(runs.values(), key=lambda each: sum(int(run.wrong.sum()) for run in each))]
     return [*max(kept, key=lambda each: sum(int(run.served.sum()) for run in each))]
 
 
