@@ -11,20 +11,15 @@ import structlog
 
 from chatlab.aside import Answered, answer_aside, nobody_is_answered
 from chatlab.engines.base import Engine, GenerationRequest
-from chatlab.errors import ChatlabError
+from chatlab.errors import ChatlabError, InvalidInput
 from chatlab.messages import PromptProvenance, Timing, Turn, Usage
 from chatlab.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
 
-Request = Callable[[], Awaitable[GenerationRequest]]
-
-
-def as_answered(turn: Turn, answer: str, ms: float, prompt: PromptProvenance | None) -> Turn:
-    """A served turn as if the model had answered it."""
-    usage = Usage(prompt_tokens=prompt and prompt.prompt_tokens)
-    provenance = replace(turn.provenance, prompt=prompt, usage=usage, timing=Timing(total_ms=ms))
-    return replace(turn, assistant_message=answer, source="model", provenance=provenance)
+# Makes what the model would have been asked, and how that was put together.
+Request = Callable[[], Awaitable[tuple[GenerationRequest, PromptProvenance | None]]]
+Learn = Callable[[Turn], Awaitable[None]]
 
 
 class Auditor:
@@ -39,19 +34,26 @@ class Auditor:
         self._engine = engine
         self._metrics = metrics
 
-    async def ask(self, request: Request, learn: Callable[[str, float], Awaitable[None]]) -> None:
-        """Hand a whole answer of the model's on. Never raises.
+    async def ask(self, turn: Turn, request: Request, learn: Learn) -> None:
+        """Have a served turn answered, too. Never raises.
 
         Args:
+            turn: As it was served.
             request: Makes what the model would have been asked.
-            learn: Told the answer, and how many ms it took; not told of one that was cut.
+            learn: Given the turn as if the model had answered it; not given an answer that was cut.
         """
         began = time.perf_counter()
         try:
-            answer: Answered = await answer_aside(self._engine, await request(), nobody_is_answered)
+            asked, prompt = await request()
+            answer: Answered = await answer_aside(self._engine, asked, nobody_is_answered)
+        except InvalidInput:  # what is served needs no prompt, and this one does not fit
+            return
         except ChatlabError as error:
             self._metrics.fault("audit")
             log.warning("a served answer could not be audited", reason=str(error))
             return
         if answer.reason == "stop" and answer.text.strip():
-            await learn(answer.text, 1e3 * (time.perf_counter() - began))
+            usage = Usage(prompt_tokens=prompt and prompt.prompt_tokens)
+            timing = Timing(total_ms=1e3 * (time.perf_counter() - began))
+            provenance = replace(turn.provenance, prompt=prompt, usage=usage, timing=timing)
+            await learn(replace(turn, assistant_message=answer.text, source="model", provenance=provenance))

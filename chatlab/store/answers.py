@@ -145,8 +145,8 @@ class AnswerRows:
 
     async def forget_stateless(self, before: datetime) -> None:
         """Delete lookups that belong to no chat, from before a time."""
-        for turn_id in await self._ids(OLD_LOOKUPS_OF_NO_CHAT, [to_db_time(before)]):
-            await self._write(turn_id, (DELETE_LOOKUP, (turn_id,)))
+        if old := await self._ids(OLD_LOOKUPS_OF_NO_CHAT, [to_db_time(before)]):
+            await self._write("", *((DELETE_LOOKUP, (turn_id,)) for turn_id in old))
 
     async def _lookups(self, sql: str, values: Sequence[object]) -> list[CacheLookup]:
         rows = await self._read(lambda db: db.execute(sql, [*values]).fetchall())
