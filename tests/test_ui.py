@@ -492,7 +492,7 @@ class TestNotes:
         after = next(at for at, view in enumerate(noting.views) if 'data-live="false"' in (view.latest or ""))
         (panel,) = [view.notes or "" for view in noting.views[after + 1 :] if view.notes]
         assert ">Notes · 1<" in panel
-        assert "<dt>You</dt><dd>My dog is called Biscuit.</dd>" in panel
+        assert "<dt>You</dt><dd>My dog is called Biscuit</dd>" in panel
         assert ">Turns 1–2</button>" in panel
         assert "word for word · not in the newest prompt" in panel
         assert (await noting.all(noting.handlers.show(noting.kept, "p", Place(noting.place.chat))))[0].notes == panel

@@ -412,7 +412,7 @@ class SimilarBody(Answer):
 
 
 class StatusEventBody(Answer):
-    """Data of the event `status`; `similar` may do until the answer is there."""
+    """Data of the event `status`; `similar` may do until the answer is there, and is left out where there is none."""
 
     turn_id: str
     chat_id: str

@@ -55,7 +55,8 @@ def _encode(event: Event) -> bytes:
 def _data(event: Event) -> tuple[str, str]:
     match event.body:
         case StatusEvent() as body:
-            return "status", StatusEventBody.model_validate(body).model_dump_json(by_alias=True)
+            left_out = {"similar"} if body.similar is None else None
+            return "status", StatusEventBody.model_validate(body).model_dump_json(by_alias=True, exclude=left_out)
         case DeltaEvent() as body:
             return "delta", Delta(text=body.text).model_dump_json()
         case RestartEvent():

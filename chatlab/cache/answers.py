@@ -297,9 +297,9 @@ class AnswerCache(StoredAnswers):
             if lookup.entry is not None:
                 await self._rows.count_hit(lookup.entry)
 
-        self._asked.pop(lookup.ask.turn_id, None)
         if lookup.ask.scope != "off":
             await self._guarded("note", write)
+        self._asked.pop(lookup.ask.turn_id, None)  # from here on the stored one is judged
 
     async def rated(self, turn: Turn, rating: int) -> None:
         """Learn from a thumb on an answer; a thumbs-down deletes the entry that it was served, or that is from it.
