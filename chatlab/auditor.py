@@ -48,9 +48,11 @@ class Auditor:
             answer: Answered = await answer_aside(self._engine, asked, nobody_is_answered)
         except InvalidInput:  # what is served needs no prompt, and this one does not fit
             return
-        except ChatlabError as error:
+        except Exception as error:
             self._metrics.fault("audit")
-            log.warning("a served answer could not be audited", reason=str(error))
+            log.warning(
+                "a served answer could not be audited", reason=str(error), exc_info=not isinstance(error, ChatlabError)
+            )
             return
         if answer.reason == "stop" and answer.text.strip():
             usage = Usage(prompt_tokens=prompt and prompt.prompt_tokens)

@@ -46,7 +46,8 @@ class Labels:
         """What is known by now, with what earlier processes stored."""
         async with self._reading:
             if self._known is None:
-                self._known = known_from(await self.log(), self._max_error, self._calibrated)
+                log = await self.log()
+                self._known = await asyncio.to_thread(known_from, log, self._max_error, self._calibrated)
             return self._known
 
     async def log(self) -> list[CacheLookup]:

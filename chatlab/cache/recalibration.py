@@ -1,7 +1,8 @@
 """The threshold on one's own traffic: labels correct the shipped calibration, and close what can no longer be shown.
 
-Conformal risk control (Angelopoulos et al., 2022, arXiv 2208.02814), pooled over all entries: the least threshold at
-which the share of wrong answers among those served, and what is unknown of it, stays under the bound. Labels are of
+Risk control pooled over all entries: the least threshold at which the share of wrong answers among those served, and
+what is unknown of it, stays under the bound. After conformal risk control (Angelopoulos et al., 2022, arXiv
+2208.02814), with a fitted curve in place of its counts, and so without its guarantee (docs/log.md). Labels are of
 candidates: what was not served is compared with the model's new answer, of what was served a random share is. How
 likely an answer is wrong depends on its score alone, whether it was served or not, so that the many labels of what was
 not served tell of what is: a logistic curve through the shipped calibration, which counts as `PRIOR` lookups, and all
