@@ -278,6 +278,16 @@ async def test_a_question_that_says_it_all_is_served_in_any_conversation(cached:
     assert turn.source == "cache"
 
 
+async def test_an_instruction_of_long_ago_still_holds(cached: Parts, engine: ScriptedEngine) -> None:
+    capital = "What is the capital of Mongolia?"
+    await fresh(cached, capital)
+    chat_id = await a_chat(cached)
+    await asked(cached, chat_id, "Always answer in French.")
+    for n in range(10):
+        await asked(cached, chat_id, f"How many sides has a polygon of {n + 3} corners?")
+    assert (await asked(cached, chat_id, capital)).source == "model"
+
+
 async def test_another_history_strategy_is_another_question(cached: Parts) -> None:
     chat_id = await a_chat(cached)
     first = await asked(cached, chat_id, "I have a dog called Rex.")

@@ -129,7 +129,8 @@ class AnswerCache(StoredAnswers):
         bucket = lookup.bucket
         if ask.path:
             vectors = [each.embedded.vector for each in before]
-            if not needs_context(ask.question, lookup.question.embedded.vector, vectors, _asked_before(ask.path)):
+            said = [turn.user_message for turn in ask.path]  # all of it: "Always answer in French" does not grow old
+            if not needs_context(ask.question, lookup.question.embedded.vector, vectors, said):
                 bucket = _bucket(ask, self._embedder.name, history="")
                 await self._exact(lookup, digest(bucket, normalised(ask.question)))
         # 3. The semantic tier.
