@@ -278,14 +278,15 @@ async def test_a_question_that_says_it_all_is_served_in_any_conversation(cached:
     assert turn.source == "cache"
 
 
-async def test_an_instruction_of_long_ago_still_holds(cached: Parts, engine: ScriptedEngine) -> None:
-    capital = "What is the capital of Mongolia?"
-    await fresh(cached, capital)
+@pytest.mark.parametrize(("opening", "source"), [("Always answer in French.", "model"), ("Good morning!", "cache")])
+async def test_an_instruction_of_long_ago_still_holds(cached: Parts, opening: str, source: str) -> None:
+    stain = "How do I get a wine stain out of a white shirt?"
+    await fresh(cached, stain)
     chat_id = await a_chat(cached)
-    await asked(cached, chat_id, "Always answer in French.")
-    for n in range(10):
-        await asked(cached, chat_id, f"How many sides has a polygon of {n + 3} corners?")
-    assert (await asked(cached, chat_id, capital)).source == "model"
+    await asked(cached, chat_id, opening)
+    for corners in range(3, 13):
+        await asked(cached, chat_id, f"How many sides has a polygon of {corners} corners?")
+    assert (await asked(cached, chat_id, stain)).source == source
 
 
 async def test_another_history_strategy_is_another_question(cached: Parts) -> None:
