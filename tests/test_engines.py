@@ -104,7 +104,9 @@ class TestContract:
             await take(engine, GenerationRequest(QUESTION, params))
 
     async def test_many_at_once_all_get_theirs(self, engine: Engine) -> None:
-        prompts: list[list[Message]] = [[{"role": "user", "content": f"Repeat: number {i}"}] for i in range(4)]
+        # No near tie among the bundled model's answers to these: a batch's sums may differ in their last bit.
+        places = ("Japan", "Germany", "Greece", "Poland")
+        prompts: list[list[Message]] = [[{"role": "user", "content": f"What is the capital of {p}?"}] for p in places]
         alone = [await take(engine, GenerationRequest(p, SHORT, f"user{i}")) for i, p in enumerate(prompts)]
         together = await asyncio.gather(
             *(take(engine, GenerationRequest(p, SHORT, f"user{i}")) for i, p in enumerate(prompts))
@@ -177,7 +179,7 @@ class TestTransformers:
         answered: list[Message] = [
             *QUESTION,
             {"role": "assistant", "content": text(pieces)},
-            {"role": "user", "content": "And the odd ones?"},
+            {"role": "user", "content": "What is the capital of Japan?"},
         ]
         second, with_prefix, _ = await take(transformers_engine, GenerationRequest(answered, GREEDY, "ann"))
         assert second.reused_prefix_tokens >= transformers_engine.count(QUESTION)
@@ -189,7 +191,7 @@ class TestTransformers:
         self, transformers_engine: TransformersEngine
     ) -> None:
         system: Message = {"role": "system", "content": "You are a careful assistant who counts."}
-        other: Message = {"role": "user", "content": "Name three colours."}
+        other: Message = {"role": "user", "content": "What is the capital of Japan?"}
         await take(transformers_engine, GenerationRequest([system, *QUESTION], GREEDY, "eve"))
         started, pieces, _ = await take(transformers_engine, GenerationRequest([system, other], GREEDY, "eve"))
         assert 0 < started.reused_prefix_tokens < started.prompt_tokens
@@ -363,7 +365,9 @@ def so_far(user_id: str = "ann", n_words: int = 5) -> GenerationRequest:
 
 
 def next_turn(request: GenerationRequest, user_id: str = "ann") -> GenerationRequest:
-    return GenerationRequest([*request.messages, {"role": "user", "content": "And the odd ones?"}], GREEDY, user_id)
+    return GenerationRequest(
+        [*request.messages, {"role": "user", "content": "What is the capital of Japan?"}], GREEDY, user_id
+    )
 
 
 class Gate:
