@@ -581,6 +581,15 @@ async def test_what_history_is_worth_to_the_model(source: ModelSource, scorer: S
     assert recovered["history"]["value"] > recovered["control"]["value"], "another's chat helps less"
     assert recovered["notes"]["n"] == cell["perplexity"]["n"] == 2
 
+    # Budgets of the history alone, where the question by itself takes more.
+    report = await evaluate_history(chats, counter, builder, ["truncate"], [38], max_turns=0)
+    for history_alone, n in ((False, 0), (True, 2)):
+        await next_turns(report, chats, maker, scorer, 2, seed=5, history_alone=history_alone)
+        found = report.as_json()["strategies"]["truncate"]["38"]["perplexity"]
+        assert found["n"] == n
+        for size in (target["prompt_tokens"] for target in found["targets"]):
+            assert 38 < size["none"] < size["history"] <= size["none"] + 38
+
 
 # The command
 

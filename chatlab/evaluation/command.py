@@ -33,6 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-turns", type=int, help="replay no more turns of a conversation than these")
     parser.add_argument("--rank", type=int, default=0, help="questions whose gold answer the model ranks among ten")
     parser.add_argument("--perplexity", type=int, default=0, help="turns whose true answer the model scores")
+    parser.add_argument(
+        "--history-alone",
+        action="store_true",
+        help="with --perplexity: budgets are of the history, beside the question",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of draws and intervals")
     parser.add_argument("--data-dir", type=Path, help="folder of everything stored (CHATLAB_DATA_DIR)")
 
@@ -53,6 +58,7 @@ class Options:
     max_turns: int | None = None
     rank: int = 0
     perplexity: int = 0
+    history_alone: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -81,6 +87,7 @@ class Options:
             max_turns=given.max_turns,
             rank=given.rank,
             perplexity=given.perplexity,
+            history_alone=given.history_alone,
             seed=given.seed,
         )
 
@@ -142,7 +149,15 @@ async def measure(options: Options, settings: Settings) -> dict[str, Any]:
             if options.rank:
                 await rank_answers(report, dialogues, maker, scorer, options.rank, options.seed)
             if options.perplexity:
-                await next_turns(report, dialogues, maker, scorer, options.perplexity, options.seed)
+                await next_turns(
+                    report,
+                    dialogues,
+                    maker,
+                    scorer,
+                    options.perplexity,
+                    options.seed,
+                    history_alone=options.history_alone,
+                )
     return report.with_about(data=str(options.data), peer=PEER).as_json()
 
 

@@ -172,6 +172,7 @@ async def next_turns(
     tokens: range | None = None,
     controls: Collection[str] | None = None,
     strangers: Sequence[Dialogue] | None = None,
+    history_alone: bool = False,
 ) -> None:
     """Add `perplexity` to every cell: how likely the assistant's real answer is, given what a strategy shows.
 
@@ -192,6 +193,7 @@ async def next_turns(
             are alike, and a long history takes long to score.
         controls: Strategies that are also scored with another dialogue's turns; None does it with all.
         strangers: Where that one comes from, these dialogues among them; None takes these.
+        history_alone: Budgets are of the history: what the question takes by itself is added to them.
     """
     targets = await _targets(dialogues, maker, scorer, n, seed, tokens, strangers or dialogues)
     log.info("next turns are drawn", turns=len(targets))
@@ -202,13 +204,14 @@ async def next_turns(
         theirs: list[Likelihood | None] = []
         for target in targets:
             path = target.dialogue.turns[: target.index]
-            prompt = await maker.make(cell.strategy, cell.budget, target.dialogue, path, target.question)
+            budget = cell.budget + target.tokens["none"] * history_alone
+            prompt = await maker.make(cell.strategy, budget, target.dialogue, path, target.question)
             if prompt is None:
                 continue
             other = None
             if target.stranger and (controls is None or cell.strategy in controls):
                 stranger = target.stranger
-                other = await maker.make(cell.strategy, cell.budget, stranger, stranger.turns, target.question)
+                other = await maker.make(cell.strategy, budget, stranger, stranger.turns, target.question)
             kept.append(target)
             sizes.append(prompt.claimed_tokens)
             ours.append(_only(scorer, prompt.messages, target.answer))
