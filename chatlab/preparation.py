@@ -171,7 +171,7 @@ class Preparation:
         """Keep what evicted turns are found by, where they are looked for."""
         try:
             if not self._swept:
-                await self._recall.sweep(await self._store.chat_ids())
+                await self._recall.sweep(self._store.chat_ids)
                 self._swept = True
             if recalls(ended.choice.strategy):
                 await self._recall.index(chat_id, ended.after.path)

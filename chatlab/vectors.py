@@ -41,6 +41,7 @@ NOTHING_OLDER = timedelta(milliseconds=1)  # LanceDB warns of less
 
 Vector = NDArray[np.float32]
 Row = tuple[str, str, Vector]  # group, key, vector
+Known = Callable[[], Awaitable[Collection[str]]]  # groups or keys that something stands for now
 
 log = structlog.get_logger(__name__)
 
@@ -186,24 +187,20 @@ class Vectors:
             if (table := await self._opened()) is not None and await table.count_rows(condition):
                 await self._keep(f"NOT ({condition})")
 
-    async def keep_only(self, groups: Collection[str]) -> int:
+    async def keep_only(self, groups: Known) -> int:
         """Delete what is of other groups: those whose deletion was interrupted. Gives how many there were.
+
+        Args:
+            groups: Asked while nothing is written, so that what is added meanwhile is among them.
 
         Raises:
             VectorsUnavailable: LanceDB does not answer.
         """
         async with self._writing:
-            return await self._sweep(self._kind.group, groups)
+            return await self._sweep(self._kind.group, await groups())
 
-    async def keep_only_keys(self, keys: Callable[[], Awaitable[Collection[str]]]) -> int:
-        """Delete what has other keys. Gives how many there were.
-
-        Args:
-            keys: Asked while nothing is written, so that what is added meanwhile is among them.
-
-        Raises:
-            VectorsUnavailable: LanceDB does not answer.
-        """
+    async def keep_only_keys(self, keys: Known) -> int:
+        """The same by key."""
         async with self._writing:
             return await self._sweep(self._kind.key, await keys())
 

@@ -7,7 +7,7 @@ Belongs to one event loop.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
@@ -21,7 +21,7 @@ from chatlab.history.lexical import LexicalIndex, terms
 from chatlab.history.passages import Passage, passages_of
 from chatlab.history.quotes import date_of
 from chatlab.messages import Turn
-from chatlab.vectors import Vectors
+from chatlab.vectors import Known, Vectors
 
 NEIGHBOURS = (0.5, 0.25)  # of a passage's score, for those one and two places away in the same sitting
 SITTING = timedelta(hours=6)  # a longer pause parts two sittings
@@ -121,8 +121,8 @@ class Recall:
                 await self._vectors.add(chat_id, [passage.ref.key for passage in batch], embedded.vectors)
             done.add(turn.turn_id)
 
-    async def sweep(self, chat_ids: Collection[str]) -> None:
-        """Delete what is left of other chats than these.
+    async def sweep(self, chat_ids: Known) -> None:
+        """Delete what is left of other chats than these, which are asked for when nothing is written.
 
         Raises:
             VectorsUnavailable: LanceDB does not answer.
