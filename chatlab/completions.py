@@ -21,6 +21,7 @@ from chatlab.history.inert import make_inert
 from chatlab.jobs import Jobs
 from chatlab.messages import (
     UNKNOWN_TIME,
+    CacheEntry,
     CacheScope,
     FinishReason,
     HistoryChoice,
@@ -140,23 +141,41 @@ class CompletionService:
             EngineError: The engine failed.
         """
         lookup = prepared.lookup
-        if lookup is not None and lookup.entry is not None:
+        if lookup is not None and (lookup.entry is not None or await self._follows(lookup)):
+            assert lookup.entry is not None
             self._jobs.aside(self._served(lookup, prepared), "learn of a hit")
             yield Piece(lookup.entry.answer)
             yield Finished("stop", Usage(0, 0, 0, lookup.entry.saved_tokens))
             return
         progress, said = Progress(time.perf_counter()), list[str]()
-        with self.slot():
-            async with aclosing(self._engine.stream(prepared.request)) as chunks:
-                async for chunk in chunks:
-                    if self._jobs.closed:
-                        raise EngineError("the server is stopping")
-                    progress.take(chunk)
-                    if isinstance(chunk, Piece):
-                        said.append(chunk.text)
-                    if isinstance(chunk, Finished) and lookup is not None:
-                        await self._keep(lookup, prepared, progress, "".join(said))
-                    yield chunk
+        kept: CacheEntry | None = None
+        try:
+            with self.slot():
+                async with aclosing(self._engine.stream(prepared.request)) as chunks:
+                    async for chunk in chunks:
+                        if self._jobs.closed:
+                            raise EngineError("the server is stopping")
+                        progress.take(chunk)
+                        if isinstance(chunk, Piece):
+                            said.append(chunk.text)
+                        if isinstance(chunk, Finished) and lookup is not None:
+                            kept = await self._keep(lookup, prepared, progress, "".join(said))
+                        yield chunk
+        finally:
+            if lookup is not None:
+                self._answers.ended(lookup, kept)
+
+    async def _follows(self, lookup: Lookup) -> bool:
+        """Whether who asks the same right now got an answer, which is served then; else others may wait for it here."""
+        self._answers.lead(lookup)
+        if lookup.following is None:
+            return False
+        begun = time.perf_counter()
+        entry = await asyncio.shield(lookup.following)
+        lookup.ms = round(lookup.ms + 1e3 * (time.perf_counter() - begun), 3)
+        if entry is not None:
+            lookup.serve(entry)
+        return entry is not None
 
     async def _served(self, lookup: Lookup, prepared: Prepared) -> None:
         """Note a hit, and audit it where it was drawn."""
@@ -177,8 +196,8 @@ class CompletionService:
             )
             await self._auditor.ask(served, request, learn)
 
-    async def _keep(self, lookup: Lookup, prepared: Prepared, progress: Progress, answer: str) -> None:
-        """Offer an answer to the cache, and learn from it."""
+    async def _keep(self, lookup: Lookup, prepared: Prepared, progress: Progress, answer: str) -> CacheEntry | None:
+        """Offer an answer to the cache, and learn from it. Gives what was stored."""
         facts = self._engine.facts
         provenance = Provenance(
             lookup.provenance, prepared.prompt, progress.usage, progress.timing, facts.model, facts.engine
@@ -187,6 +206,7 @@ class CompletionService:
         if (kept := await self._answers.offer(lookup, turn)) is not None:
             self._jobs.aside(self._answers.index(lookup, kept), "index an answer")
         self._jobs.aside(self._noted(lookup, turn), "learn of a miss")
+        return kept
 
     def _turn(self, lookup: Lookup, provenance: Provenance, answer: str, finish_reason: FinishReason | None) -> Turn:
         """An answer as the cache knows it."""

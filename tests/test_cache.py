@@ -15,6 +15,8 @@ from chatlab.cache.lookup import Ask, Lookup
 from chatlab.cache.personal import personal_data
 from chatlab.cache.stored import CacheLimits
 from chatlab.chat import TurnRequest
+from chatlab.completions import Prepared
+from chatlab.engines.base import Piece
 from chatlab.errors import ModelUnavailable
 from chatlab.messages import (
     UNKNOWN_TIME,
@@ -140,12 +142,43 @@ async def test_who_asks_the_same_at_the_same_time_waits_for_one_answer(tmp_path:
     engine = ScriptedEngine(pause=going_on.wait)
     with wire(Settings(data_dir=tmp_path / "d", engine="echo"), engine) as parts:
         chats = [await a_chat(parts) for _ in range(4)]
-        turns = [await parts.chats.begin("u", chat_id, TurnRequest(ROUTER)) for chat_id in chats]
+        turns = await asyncio.gather(*(parts.chats.begin("u", chat_id, TurnRequest(ROUTER)) for chat_id in chats))
         going_on.set()
         ended = [await parts.chats.wait("u", turn.turn_id) for turn in turns]
-        assert [turn.source for turn in ended] == ["model", "cache", "cache", "cache"]
+        assert sorted(str(turn.source) for turn in ended) == ["cache", "cache", "cache", "model"]
         assert {turn.assistant_message for turn in ended} == {"Hello there"}
         assert len(engine.seen) == 1
+        await parts.jobs.close()
+
+
+async def test_v1_answers_the_same_question_once(tmp_path: Path) -> None:
+    going_on = asyncio.Event()
+    engine = ScriptedEngine(pause=going_on.wait)
+
+    async def prepare(parts: Parts, text: str) -> Prepared:
+        return await parts.completions.prepare("u", [{"role": "user", "content": text}], SamplingParams(), None, "user")
+
+    async def answered(parts: Parts, prepared: Prepared) -> tuple[str, str]:
+        text = "".join([c.text async for c in parts.completions.stream(prepared) if isinstance(c, Piece)])
+        assert prepared.lookup is not None
+        return text, prepared.lookup.outcome
+
+    with wire(Settings(data_dir=tmp_path / "d", engine="echo"), engine) as parts:
+        prepared = [await prepare(parts, ROUTER) for _ in range(4)]
+        asked = [asyncio.create_task(answered(parts, each)) for each in prepared]
+        going_on.set()
+        assert sorted(await asyncio.gather(*asked)) == [*[("Hello there", "hit")] * 3, ("Hello there", "miss")]
+        assert len(engine.seen) == 1
+
+        # Who was waited for leaves: who waits asks for itself.
+        leaving = parts.completions.stream(await prepare(parts, "Another question?"))
+        await anext(leaving)
+        waits = await prepare(parts, "Another question?")
+        asking = asyncio.create_task(answered(parts, waits))
+        assert waits.lookup is not None
+        assert waits.lookup.following is not None
+        await leaving.aclose()
+        assert await asking == ("Hello there", "miss")
         await parts.jobs.close()
 
 

@@ -199,11 +199,18 @@ class AnswerCache(StoredAnswers):
     # One answer for those who ask the same at once
 
     def lead(self, lookup: Lookup) -> None:
-        """Let others that ask the same wait for this one's answer, and a person judge what is similar, till the end."""
-        if lookup.similar is not None:
+        """Let others that ask the same wait for this one's answer, unless one that began meanwhile is to be waited for.
+
+        And let a person judge what is similar, till the end.
+        """
+        if lookup.similar is not None and lookup.ask.chat_id:
             self._asked[lookup.ask.turn_id] = lookup
         shared = lookup.ask.scope == "user" or not lookup.ask.path
-        if lookup.entry_id is not None and shared and not lookup.ask.bypass and lookup.following is None:
+        if lookup.entry_id is None or not shared or lookup.ask.bypass or lookup.following is not None:
+            return
+        if not self._limits.shadow:
+            lookup.following = self._under_way.get(lookup.entry_id)
+        if lookup.following is None:
             lookup.leading = asyncio.get_running_loop().create_future()
             self._under_way[lookup.entry_id] = lookup.leading
 
