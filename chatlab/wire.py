@@ -1,5 +1,6 @@
 """Names in JSON: camelCase outside (`turnIDs`, `topP`), snake_case inside; and values as the JSON of their fields."""
 
+import math
 import re
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
@@ -29,11 +30,13 @@ def time_text(time: datetime) -> str:
 
 
 def to_wire(value: Any) -> Any:
-    """A dataclass, and what is in it, as JSON values."""
+    """A dataclass, and what is in it, as JSON values; a number that JSON has no word for is null."""
     if is_dataclass(value):
         return {camel(each.name): to_wire(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, tuple | list):
         return [to_wire(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return time_text(value) if isinstance(value, datetime) else value
 
 

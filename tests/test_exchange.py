@@ -36,7 +36,7 @@ def test_the_same_chat_of_each_tool_has_the_same_branches(name: str) -> None:
     assert "```python\ndef moving_average" in (first[0][1] or "")
     assert third[0][1] == "Use `numpy.convolve(values, numpy.ones(n) / n, 'valid')`."
     assert (first[1][1], second[1][1]) == ("`[2.0, 3.0]`", "Then `range` is empty and you get `[]`.")
-    assert [turn.provenance.model for turn in conversation.turns[:1]] in (["gpt-4o"], ["llama3.2:3b"])
+    assert all(turn.provenance.model for turn in conversation.turns)
     times = [turn.created_at for turn in conversation.turns]
     assert times == sorted({*times})
     assert conversation.chat.created_at <= times[0]
@@ -59,7 +59,7 @@ def test_what_is_left_out_is_counted() -> None:
 def test_an_entry_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     file = tmp_path / "export.txt"
     text = (EXPORTS / "chatgpt.json").read_text()
-    file.write_text(text.replace('"parts": [\n      "`[2.0, 3.0]`"', '"parts": [\n      7'))
+    file.write_text(text.replace('"`[2.0, 3.0]`"', "7"))
     with pytest.raises(ExchangeError) as failed:
         list(read_chats(file))
     assert failed.value.place == 'conversations[0].mapping["a2"].message.content.parts[0]'

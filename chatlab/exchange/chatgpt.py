@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Any
 
+from chatlab.exchange.branches import Said, messages_of
 from chatlab.exchange.faults import fault, kind_of
 from chatlab.exchange.texts import fenced, omitted
 from chatlab.exchange.tree import Node, span_of, turns_of
@@ -19,6 +20,7 @@ from chatlab.exchange.values import (
 from chatlab.messages import Chat
 from chatlab.store.recent import Conversation
 
+ROOT_ID, SYSTEM_ID = "client-created-root", "system"
 STOPPED = ("finished_partial_completion", "in_progress")
 HIDDEN, TOOL, SYSTEM, CALLS = "hidden messages", "messages of tools", "system messages", "calls of tools"
 REASONING = "reasoning"
@@ -155,3 +157,64 @@ def _part(part: Any, place: str, left_out: Counter[str]) -> str:
         left_out[f"{what}s" if what != "audio" else "audio"] += 1
         return omitted(what)
     raise fault(place, f"must be a text or an object, got {kind_of(part)}")
+
+
+def chat_json(known: Conversation) -> dict[str, Any]:
+    """A chat as an entry of `conversations.json`."""
+    chat, messages = known.chat, messages_of(known.turns)
+    model = next((turn.provenance.model for turn in reversed(known.turns) if turn.provenance.model), None)
+    first = [ROOT_ID]
+    mapping: dict[str, Any] = {ROOT_ID: _node_json(ROOT_ID, None, None)}
+    if chat.system_prompt:
+        first.append(SYSTEM_ID)
+        system = _message_json(SYSTEM_ID, "system", chat.system_prompt, None, None, {})
+        mapping[SYSTEM_ID] = _node_json(SYSTEM_ID, ROOT_ID, system)
+        mapping[ROOT_ID]["children"].append(SYSTEM_ID)
+    for said in messages.values():
+        parent_id = said.parent_id or first[-1]
+        mapping[said.message_id] = _node_json(said.message_id, parent_id, _said_json(said))
+        mapping[parent_id]["children"].append(said.message_id)
+    return {
+        "title": chat.title,
+        "create_time": chat.created_at.timestamp(),
+        "update_time": chat.updated_at.timestamp(),
+        "mapping": mapping,
+        "current_node": known.turns[-1].turn_id if known.turns else first[-1],
+        "conversation_id": chat.chat_id,
+        "is_archived": chat.archived,
+        "is_starred": chat.pinned,
+        "default_model_slug": model,
+        "id": chat.chat_id,
+    }
+
+
+def _node_json(node_id: str, parent_id: str | None, message: dict[str, Any] | None) -> dict[str, Any]:
+    return {"id": node_id, "message": message, "parent": parent_id, "children": list[str]()}
+
+
+def _said_json(said: Said) -> dict[str, Any]:
+    turn = said.turn
+    begun_at = turn.created_at.timestamp()
+    if said.role == "user":
+        return _message_json(said.message_id, "user", said.text, begun_at, None, {})
+    ended_at = None if turn.finished_at is None else turn.finished_at.timestamp()
+    metadata = {} if turn.provenance.model is None else {"model_slug": turn.provenance.model}
+    message = _message_json(said.message_id, "assistant", said.text, begun_at, ended_at, metadata)
+    return {**message, "end_turn": True, "status": message["status"] if turn.status == "done" else STOPPED[0]}
+
+
+def _message_json(
+    message_id: str, role: str, text: str, at: float | None, until: float | None, metadata: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "id": message_id,
+        "author": {"role": role, "name": None, "metadata": {}},
+        "create_time": at,
+        "update_time": until,
+        "content": {"content_type": "text", "parts": [text]},
+        "status": "finished_successfully",
+        "end_turn": None,
+        "weight": 1.0,
+        "metadata": metadata,
+        "recipient": "all",
+    }

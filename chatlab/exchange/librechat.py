@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
+from chatlab.exchange.branches import Said, messages_of
 from chatlab.exchange.faults import fault, kind_of
 from chatlab.exchange.texts import omitted
 from chatlab.exchange.tree import Node, span_of, turns_of
@@ -18,9 +20,12 @@ from chatlab.exchange.values import (
 )
 from chatlab.messages import Chat, Feedback
 from chatlab.store.recent import Conversation
+from chatlab.wire import time_text
 
+MAX_PLACE_CHARS = 300  # of a message nested deeply, then its id names it
 NO_PARENT = "00000000-0000-0000-0000-000000000000"
 RATINGS = {"thumbsUp": 1, "thumbsDown": -1}
+_RATED = {rating: name for name, rating in RATINGS.items()}
 _OMITTED = {"think": "reasoning", "tool_call": "calls of tools"}
 
 
@@ -76,9 +81,6 @@ def _nodes(
             (child, f"{at}.children[{index}]" if len(at) < MAX_PLACE_CHARS else f"message {node_id!r}", node_id)
             for index, child in reversed([*enumerate(children)])
         ]
-
-
-MAX_PLACE_CHARS = 300
 
 
 def _node(
@@ -137,8 +139,8 @@ def _files(message: JsonObject, place: str, left_out: Counter[str]) -> Iterable[
             what = "image" if str(file.get("type", "")).startswith("image") else "file"
             left_out[f"{what}s"] += 1
             filename = file.get("filename")
-            known = isinstance(filename, str) and "\x00" not in filename
-            yield omitted(what, " ".join(filename.split()) if known else "")
+            named = isinstance(filename, str) and "\x00" not in filename
+            yield omitted(what, " ".join(str(filename).split()) if named else "")
 
 
 def _feedback(message: JsonObject, place: str, left_out: Counter[str]) -> Feedback | None:
@@ -146,3 +148,43 @@ def _feedback(message: JsonObject, place: str, left_out: Counter[str]) -> Feedba
     if not isinstance(given, dict) or given.get("rating") not in RATINGS:
         return None
     return Feedback(RATINGS[given["rating"]], text_or_none(given.get("text"), f"{place}.feedback.text", left_out))
+
+
+def chat_json(known: Conversation, exported_at: datetime) -> dict[str, Any]:
+    """A conversation as a file of LibreChat's; it has no unanswered question's status."""
+    chat = known.chat
+    model = next((turn.provenance.model for turn in reversed(known.turns) if turn.provenance.model), None)
+    return {
+        "conversationId": chat.chat_id,
+        "endpoint": "custom",
+        "title": chat.title,
+        "exportAt": time_text(exported_at),
+        "createdAt": time_text(chat.created_at),
+        "updatedAt": time_text(chat.updated_at),
+        "isArchived": chat.archived,
+        "branches": True,
+        "recursive": False,
+        "options": {"endpoint": "custom", "model": model, "promptPrefix": chat.system_prompt},
+        "messages": [_message_json(said, chat.chat_id) for said in messages_of(known.turns).values()],
+    }
+
+
+def _message_json(said: Said, chat_id: str) -> dict[str, Any]:
+    turn, by_user = said.turn, said.role == "user"
+    message: dict[str, Any] = {
+        "messageId": said.message_id,
+        "conversationId": chat_id,
+        "parentMessageId": said.parent_id or NO_PARENT,
+        "sender": "User" if by_user else turn.provenance.model or "Assistant",
+        "text": said.text,
+        "isCreatedByUser": by_user,
+        "endpoint": "custom",
+        "model": None if by_user else turn.provenance.model,
+        "error": not by_user and turn.status == "failed",
+        "unfinished": not by_user and (turn.live or turn.status == "stopped"),
+        "createdAt": time_text(turn.created_at),
+        "updatedAt": time_text(turn.created_at if by_user else turn.finished_at or turn.created_at),
+    }
+    if turn.feedback is not None and not by_user:
+        message["feedback"] = {"rating": _RATED[turn.feedback.rating], "text": turn.feedback.reason}
+    return message

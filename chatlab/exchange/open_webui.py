@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from chatlab.exchange.branches import Said, messages_of
 from chatlab.exchange.faults import fault, kind_of
 from chatlab.exchange.texts import omitted
 from chatlab.exchange.tree import Node, span_of, turns_of
@@ -146,3 +147,55 @@ def _system_prompt(chat: JsonObject, place: str, left_out: Counter[str]) -> str 
     params = chat.get("params")
     system = params.get("system") if isinstance(params, dict) else chat.get("system")
     return text_or_none(system, f"{place}.params.system", left_out) or None
+
+
+def chat_json(known: Conversation) -> dict[str, Any]:
+    """A chat as an entry of Open WebUI's export; times are whole seconds."""
+    chat, messages = known.chat, messages_of(known.turns)
+    models = sorted({turn.provenance.model for turn in known.turns if turn.provenance.model})
+    written = {said.message_id: _message_json(said, models) for said in messages.values()}
+    current = known.turns[-1].turn_id if known.turns else None
+    branch: list[dict[str, Any]] = []
+    at = current
+    while at is not None:
+        branch.append(written[at])
+        at = messages[at].parent_id
+    return {
+        "id": chat.chat_id,
+        "user_id": chat.user_id,
+        "title": chat.title,
+        "chat": {
+            "title": chat.title,
+            "models": models,
+            "params": {"system": chat.system_prompt} if chat.system_prompt else {},
+            "history": {"messages": written, "currentId": current},
+            "messages": branch[::-1],
+            "timestamp": int(chat.created_at.timestamp() * 1000),
+        },
+        "created_at": int(chat.created_at.timestamp()),
+        "updated_at": int(chat.updated_at.timestamp()),
+        "archived": chat.archived,
+        "pinned": chat.pinned,
+        "meta": {},
+    }
+
+
+def _message_json(said: Said, models: list[str]) -> dict[str, Any]:
+    turn = said.turn
+    message: dict[str, Any] = {
+        "id": said.message_id,
+        "parentId": said.parent_id,
+        "childrenIds": said.children,
+        "role": said.role,
+        "content": said.text,
+        "timestamp": int(turn.created_at.timestamp()),
+    }
+    if said.role == "user":
+        return {**message, "models": models}
+    message["model"] = turn.provenance.model
+    message["done"] = turn.status in ("done", "failed")
+    if turn.status == "failed":
+        message["error"] = {"content": turn.error.detail if turn.error else "failed"}
+    if turn.feedback is not None:
+        message["annotation"] = {"rating": turn.feedback.rating, "comment": turn.feedback.reason}
+    return message

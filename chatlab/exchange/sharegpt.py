@@ -5,9 +5,10 @@ message, so that the branches grow together again when they are read.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from chatlab.exchange.branches import paths_of
 from chatlab.exchange.faults import fault, kind_of
 from chatlab.exchange.texts import omitted
 from chatlab.exchange.tree import Node, span_of, turns_of
@@ -19,8 +20,9 @@ from chatlab.exchange.values import (
     text_or_none,
     time_or_none,
 )
-from chatlab.messages import Chat
+from chatlab.messages import Chat, Turn
 from chatlab.store.recent import Conversation
+from chatlab.wire import time_text
 
 LISTS = ("conversations", "conversation", "messages", "items")
 USERS = ("human", "user", "prompter")
@@ -76,7 +78,9 @@ def _conversation(parts: Sequence[tuple[str, JsonObject]], chat_id: str, left_ou
                     left_out["system messages"] += 1
                 continue
             turn_id = id_or_none(message.get("turnID"), f"{at}.turnID")
-            node_id = f"message-{index}" if turn_id is None else turn_id if role == "assistant" else f"{turn_id}/user"
+            node_id = f"message-{index}" if turn_id is None else turn_id
+            if turn_id is not None and role == "user" and _answered(entry[key], index, turn_id):
+                node_id = f"{turn_id}/user"
             if node_id not in nodes:
                 nodes[node_id] = _node(message, node_id, before, role, text, at, entry, left_out)
             before = node_id
@@ -163,3 +167,42 @@ def _system_prompt(entry: JsonObject, place: str, system: Sequence[str], left_ou
 
 def _first(entry: JsonObject, *keys: str) -> Any:
     return next((entry[key] for key in keys if entry.get(key) is not None), None)
+
+
+def _answered(messages: Sequence[Any], index: int, turn_id: str) -> bool:
+    """Whether the next message is of the same turn."""
+    following = messages[index + 1] if index + 1 < len(messages) else None
+    return isinstance(following, dict) and following.get("turnID") == turn_id
+
+
+def entries_json(known: Conversation) -> Iterator[dict[str, Any]]:
+    """A chat as entries, one a branch."""
+    chat = known.chat
+    system = [{"from": "system", "value": chat.system_prompt}] if chat.system_prompt else []
+    for index, path in enumerate(paths_of(known.turns) if known.turns else [()]):
+        yield {
+            "id": f"{chat.chat_id}_{index}",
+            "chatID": chat.chat_id,
+            "title": chat.title,
+            "createdAt": time_text(chat.created_at),
+            "updatedAt": time_text(chat.updated_at),
+            "conversations": [*system, *(message for turn in path for message in _messages_json(turn))],
+        }
+
+
+def _messages_json(turn: Turn) -> Iterator[dict[str, Any]]:
+    yield {
+        "from": "human",
+        "value": turn.user_message,
+        "turnID": turn.turn_id,
+        "createdAt": time_text(turn.created_at),
+    }
+    if turn.assistant_message is not None:
+        yield {
+            "from": "gpt",
+            "value": turn.assistant_message,
+            "turnID": turn.turn_id,
+            "createdAt": time_text(turn.created_at),
+            "finishedAt": None if turn.finished_at is None else time_text(turn.finished_at),
+            "model": turn.provenance.model,
+        }

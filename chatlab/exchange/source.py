@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Protocol
 
 from chatlab.errors import ExchangeError
 from chatlab.exchange.faults import EXPORT_AGAIN, fault
@@ -37,6 +37,14 @@ _HALF = re.compile(
 _ENDS_HIGH = re.compile(_HIGH + rb"\Z")
 
 
+class Bytes(Protocol):
+    """What bytes are read from."""
+
+    def read(self, n: int = -1, /) -> bytes:
+        """Up to `n` bytes, empty at the end."""
+        ...
+
+
 @dataclass(slots=True)
 class Document:
     """One JSON document of a file.
@@ -47,7 +55,7 @@ class Document:
     """
 
     name: str
-    _stream: IO[bytes]
+    _stream: Bytes
     _told: Callable[[], None]
     left_out: Counter[str] = field(default_factory=Counter[str])
     _ready: bytes = b""

@@ -96,7 +96,8 @@ def turns_of(
             before = _turn_before(asked or node, parents, turn_after)
             drafts.append(_draft(chat_id, asked or _unasked(node, parent), answer, before))
             turn_after |= {each.node_id: answer[-1].node_id for each in answer}
-    return _timed(drafts, begun_at or EPOCH)
+    places = {node.node_id: place for place, node in enumerate(nodes)}
+    return _timed(drafts, places, begun_at or EPOCH)
 
 
 def _kept_parents(nodes: Iterable[Node], left_out: Counter[str]) -> Mapping[str, str | None]:
@@ -167,12 +168,12 @@ def _draft(chat_id: str, asked: Node, answer: Sequence[Node], parent_turn_id: st
     return _Draft(turn, asked.node_id, asked.at, answered_at)
 
 
-def _timed(drafts: Sequence[_Draft], begun_at: datetime) -> tuple[Turn, ...]:
-    """In the order of time, parents first, no time twice; a later version begins with its answer."""
+def _timed(drafts: Sequence[_Draft], places: Mapping[str, int], begun_at: datetime) -> tuple[Turn, ...]:
+    """In the order of time, then of the file, parents first, no time twice; a later version begins with its answer."""
     began: dict[str, datetime] = {}
     asked: set[str] = set()
     placed: list[tuple[datetime, int, Turn]] = []
-    for order, draft in enumerate(drafts):
+    for draft in drafts:
         known = (draft.asked_at, draft.answered_at)
         at = last_of(known) if draft.asked_id in asked else next((time for time in known if time), None)
         asked.add(draft.asked_id)
@@ -180,7 +181,7 @@ def _timed(drafts: Sequence[_Draft], begun_at: datetime) -> tuple[Turn, ...]:
         if draft.turn.parent_turn_id is not None:
             at = max(at, began[draft.turn.parent_turn_id] + TICK)
         began[draft.turn.turn_id] = at
-        placed.append((at, order, draft.turn))
+        placed.append((at, places[draft.turn.turn_id], draft.turn))
     turns: list[Turn] = []
     last: datetime | None = None
     for at, _, turn in sorted(placed, key=lambda each: each[:2]):
