@@ -375,6 +375,14 @@ class ChatPage(Answer):
     next_cursor: str | None
 
 
+class ImportedBody(Answer):
+    """What an import brought; `leftOut` counts what has no place here, by kind."""
+
+    chats: int
+    turns: int
+    left_out: dict[str, int]
+
+
 class MessageBody(Answer):
     """A message of a prompt."""
 

@@ -39,7 +39,7 @@ def read(entry: JsonObject, place: str, fallback_id: str, left_out: Counter[str]
     chat_id = id_or_none(entry.get("conversation_id") or entry.get("id"), f"{place}.id") or fallback_id
     created_at = time_or_none(entry.get("create_time"), f"{place}.create_time")
     updated_at = time_or_none(entry.get("update_time"), f"{place}.update_time")
-    model = text_or_none(entry.get("default_model_slug"), f"{place}.default_model_slug", left_out)
+    model = text_or_none(entry.get("default_model_slug"), f"{place}.default_model_slug")
     system: list[str] = []
     nodes: list[Node] = []
     for key, value in an_object(entry["mapping"], f"{place}.mapping").items():
@@ -49,7 +49,7 @@ def read(entry: JsonObject, place: str, fallback_id: str, left_out: Counter[str]
     chat = Chat(
         chat_id=chat_id,
         user_id="",
-        title=text_or_none(entry.get("title"), f"{place}.title", left_out),
+        title=text_or_none(entry.get("title"), f"{place}.title"),
         created_at=begun_at,
         updated_at=moved_at,
         pinned=entry.get("is_starred") is True,
@@ -68,7 +68,7 @@ def _node(key: str, value: object, place: str, model: str | None, system: list[s
     message = an_object(node["message"], f"{place}.message")
     place = f"{place}.message"
     author = an_object(message.get("author"), f"{place}.author")
-    role = a_text(author.get("role"), f"{place}.author.role", left_out)
+    role = a_text(author.get("role"), f"{place}.author.role")
     content = an_object(message.get("content"), f"{place}.content")
     metadata = an_object(message.get("metadata") or {}, f"{place}.metadata")
     reason = _why_not(role, message, content, metadata)
@@ -84,7 +84,7 @@ def _node(key: str, value: object, place: str, model: str | None, system: list[s
             left_out[reason] += 1
         return passed_over
     begun_at = time_or_none(message.get("create_time"), f"{place}.create_time")
-    slug = text_or_none(metadata.get("model_slug"), f"{place}.metadata.model_slug", left_out)
+    slug = text_or_none(metadata.get("model_slug"), f"{place}.metadata.model_slug")
     return Node(
         node_id=passed_over.node_id,
         parent_id=parent_id,
@@ -129,7 +129,7 @@ def _text(content: JsonObject, place: str, left_out: Counter[str]) -> str:
     kind = content.get("content_type")
     if kind == "code":
         language = content.get("language")
-        code = a_text(content.get("text"), f"{place}.text", left_out)
+        code = a_text(content.get("text"), f"{place}.text")
         return fenced(code, language if isinstance(language, str) else "")
     if content.get("parts") is not None:
         parts = [
@@ -138,7 +138,7 @@ def _text(content: JsonObject, place: str, left_out: Counter[str]) -> str:
         ]
         return "\n\n".join(part for part in parts if part)
     if content.get("text") is not None:
-        return a_text(content["text"], f"{place}.text", left_out)
+        return a_text(content["text"], f"{place}.text")
     if not isinstance(kind, str):
         raise fault(f"{place}.content_type", f"must be a text, got {kind_of(kind)}")
     left_out[f"content of the type {kind[:40]}"] += 1
@@ -148,10 +148,10 @@ def _text(content: JsonObject, place: str, left_out: Counter[str]) -> str:
 def _part(part: Any, place: str, left_out: Counter[str]) -> str:
     """A part of a message: a text, or what stands for something that is none."""
     if isinstance(part, str):
-        return a_text(part, place, left_out)
+        return a_text(part, place)
     if isinstance(part, dict):
         if isinstance(part.get("text"), str):  # what was said aloud
-            return a_text(part["text"], f"{place}.text", left_out)
+            return a_text(part["text"], f"{place}.text")
         kind = part.get("content_type")
         what = ASSETS.get(kind, "attachment") if isinstance(kind, str) else "attachment"
         left_out[f"{what}s" if what != "audio" else "audio"] += 1

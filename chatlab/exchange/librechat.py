@@ -37,7 +37,7 @@ def read(entry: JsonObject, place: str, fallback_id: str, left_out: Counter[str]
     """
     chat_id = id_or_none(entry.get("conversationId"), f"{place}.conversationId") or fallback_id
     options = an_object(entry.get("options") or {}, f"{place}.options")
-    model = text_or_none(options.get("model"), f"{place}.options.model", left_out)
+    model = text_or_none(options.get("model"), f"{place}.options.model")
     tree = "messages" if "messages" in entry else "messagesTree"
     messages = a_list(entry[tree], f"{place}.{tree}")
     nodes = [*_nodes(messages, f"{place}.{tree}", entry.get("branches") is False, model, left_out)]
@@ -48,11 +48,11 @@ def read(entry: JsonObject, place: str, fallback_id: str, left_out: Counter[str]
     chat = Chat(
         chat_id=chat_id,
         user_id="",
-        title=text_or_none(entry.get("title"), f"{place}.title", left_out),
+        title=text_or_none(entry.get("title"), f"{place}.title"),
         created_at=begun_at,
         updated_at=moved_at,
         archived=entry.get("isArchived") is True,
-        system_prompt=text_or_none(options.get("promptPrefix"), f"{place}.options.promptPrefix", left_out) or None,
+        system_prompt=text_or_none(options.get("promptPrefix"), f"{place}.options.promptPrefix") or None,
     )
     return Conversation(chat, turns)
 
@@ -90,7 +90,7 @@ def _node(
     if not isinstance(by_user, bool):
         raise fault(f"{place}.isCreatedByUser", f"must be true or false, got {kind_of(by_user)}")
     at = time_or_none(message.get("createdAt"), f"{place}.createdAt")
-    own_model = text_or_none(message.get("model"), f"{place}.model", left_out)
+    own_model = text_or_none(message.get("model"), f"{place}.model")
     return Node(
         node_id=node_id,
         parent_id=parent_id,
@@ -108,7 +108,7 @@ def _node(
 def _text(message: JsonObject, place: str, left_out: Counter[str]) -> str:
     """What it says: its text, or the texts of its parts."""
     if message.get("content") is None:
-        return a_text(message.get("text"), f"{place}.text", left_out)
+        return a_text(message.get("text"), f"{place}.text")
     texts: list[str] = []
     for index, part in enumerate(a_list(message["content"], f"{place}.content")):
         at = f"{place}.content[{index}]"
@@ -120,16 +120,12 @@ def _text(message: JsonObject, place: str, left_out: Counter[str]) -> str:
             said = part.get("text") if part.get("text") is not None else part.get("error")
             if isinstance(said, dict):  # as assistants answer
                 said, at = said.get("value"), f"{at}.text"
-            texts.append(a_text(said, f"{at}.text", left_out))
+            texts.append(a_text(said, f"{at}.text"))
         else:
             what = "image" if isinstance(kind, str) and kind.startswith("image") else "attachment"
             left_out[f"{what}s"] += 1
             texts.append(omitted(what))
-    return (
-        "\n\n".join(text for text in texts if text)
-        or text_or_none(message.get("text"), f"{place}.text", left_out)
-        or ""
-    )
+    return "\n\n".join(text for text in texts if text) or text_or_none(message.get("text"), f"{place}.text") or ""
 
 
 def _files(message: JsonObject, place: str, left_out: Counter[str]) -> Iterable[str]:
@@ -139,7 +135,7 @@ def _files(message: JsonObject, place: str, left_out: Counter[str]) -> Iterable[
             what = "image" if str(file.get("type", "")).startswith("image") else "file"
             left_out[f"{what}s"] += 1
             filename = file.get("filename")
-            named = isinstance(filename, str) and "\x00" not in filename
+            named = isinstance(filename, str)
             yield omitted(what, " ".join(str(filename).split()) if named else "")
 
 
@@ -147,7 +143,7 @@ def _feedback(message: JsonObject, place: str, left_out: Counter[str]) -> Feedba
     given = message.get("feedback")
     if not isinstance(given, dict) or given.get("rating") not in RATINGS:
         return None
-    return Feedback(RATINGS[given["rating"]], text_or_none(given.get("text"), f"{place}.feedback.text", left_out))
+    return Feedback(RATINGS[given["rating"]], text_or_none(given.get("text"), f"{place}.feedback.text"))
 
 
 def chat_json(known: Conversation, exported_at: datetime) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def read(entry: JsonObject, place: str, fallback_id: str, left_out: Counter[str]
     read_chat = Chat(
         chat_id=chat_id,
         user_id="",
-        title=text_or_none(title, f"{place}.title", left_out),
+        title=text_or_none(title, f"{place}.title"),
         created_at=begun_at,
         updated_at=moved_at,
         pinned=entry.get("pinned") is True,
@@ -78,7 +78,7 @@ def _nodes(chat: JsonObject, place: str, left_out: Counter[str]) -> Iterable[Nod
 def _node(
     message: JsonObject, node_id: str, parent_id: str | None, model: str | None, place: str, left_out: Counter[str]
 ) -> Node:
-    role = a_text(message.get("role"), f"{place}.role", left_out)
+    role = a_text(message.get("role"), f"{place}.role")
     text = _text(message.get("content"), f"{place}.content", left_out)
     if role not in ("user", "assistant"):
         left_out["system messages" if role == "system" else "messages of tools"] += 1
@@ -87,7 +87,7 @@ def _node(
         text = _DETAILS.sub(lambda found: _leave_out(found.group(1), left_out), text)
     failed = message.get("error")
     at = time_or_none(message.get("timestamp"), f"{place}.timestamp")
-    own_model = text_or_none(message.get("model"), f"{place}.model", left_out)
+    own_model = text_or_none(message.get("model"), f"{place}.model")
     return Node(
         node_id=node_id,
         parent_id=parent_id,
@@ -110,7 +110,7 @@ def _leave_out(kind: str, left_out: Counter[str]) -> str:
 def _text(content: Any, place: str, left_out: Counter[str]) -> str:
     """A message's text, which may be in parts as OpenAI has them."""
     if isinstance(content, str):
-        return a_text(content, place, left_out)
+        return a_text(content, place)
     if content is None:
         return ""
     if not isinstance(content, list):
@@ -119,7 +119,7 @@ def _text(content: Any, place: str, left_out: Counter[str]) -> str:
     for index, part in enumerate(content):
         part = an_object(part, f"{place}[{index}]")
         if part.get("text") is not None:
-            texts.append(a_text(part["text"], f"{place}[{index}].text", left_out))
+            texts.append(a_text(part["text"], f"{place}[{index}].text"))
         else:
             left_out["images"] += 1
             texts.append(omitted("image"))
@@ -132,21 +132,21 @@ def _files(message: JsonObject, place: str, left_out: Counter[str]) -> Iterable[
         what = "image" if file.get("type") == "image" else "file"
         left_out[f"{what}s"] += 1
         name = file.get("name")
-        yield omitted(what, " ".join(name.split()) if isinstance(name, str) and "\x00" not in name else "")
+        yield omitted(what, " ".join(name.split()) if isinstance(name, str) else "")
 
 
 def _feedback(message: JsonObject, place: str, left_out: Counter[str]) -> Feedback | None:
     annotation = message.get("annotation")
     if not isinstance(annotation, dict) or annotation.get("rating") not in (1, -1):
         return None
-    reason = text_or_none(annotation.get("comment"), f"{place}.annotation.comment", left_out)
+    reason = text_or_none(annotation.get("comment"), f"{place}.annotation.comment")
     return Feedback(int(annotation["rating"]), reason or None)
 
 
 def _system_prompt(chat: JsonObject, place: str, left_out: Counter[str]) -> str | None:
     params = chat.get("params")
     system = params.get("system") if isinstance(params, dict) else chat.get("system")
-    return text_or_none(system, f"{place}.params.system", left_out) or None
+    return text_or_none(system, f"{place}.params.system") or None
 
 
 def chat_json(known: Conversation) -> dict[str, Any]:

@@ -34,19 +34,20 @@ def read_chats(file: Path, progress: Progress | None = None) -> Iterator[Convers
     return (each.conversation for each in read_export(file, progress))
 
 
-def read_export(file: Path, progress: Progress | None = None) -> Iterator[ExportedChat]:
+def read_export(file: Path, progress: Progress | None = None, max_bytes: int | None = None) -> Iterator[ExportedChat]:
     """The chats of a file, in its order, with all that the file says of them.
 
     Args:
         file: An export of ChatGPT (also the .zip), Open WebUI, LibreChat, chatlab, or in ShareGPT's form; JSON or
             JSON lines, perhaps in gzip or zip.
         progress: Told the bytes read, and all of them.
+        max_bytes: Of a document once it is unpacked.
 
     Raises:
         ExchangeError: Something cannot be used: names the entry, the place in it, and the fix. What was given until
             then is whole; what follows is not read.
     """
-    for document in documents(file, progress):
+    for document in documents(file, progress, max_bytes):
         for exported in _chats(document):
             if document.left_out:
                 together = Counter(exported.left_out) + document.left_out

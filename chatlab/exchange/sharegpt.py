@@ -92,7 +92,7 @@ def _conversation(parts: Sequence[tuple[str, JsonObject]], chat_id: str, left_ou
     chat = Chat(
         chat_id=chat_id,
         user_id="",
-        title=text_or_none(entry.get("title"), f"{place}.title", left_out),
+        title=text_or_none(entry.get("title"), f"{place}.title"),
         created_at=begun_at,
         updated_at=moved_at,
         system_prompt=_system_prompt(entry, place, system, left_out),
@@ -148,12 +148,12 @@ def _text(message: JsonObject, place: str, left_out: Counter[str]) -> str:
     if content is None and key in message:
         return ""
     if not isinstance(content, list):
-        return a_text(content, f"{place}.{key}", left_out)
+        return a_text(content, f"{place}.{key}")
     texts: list[str] = []
     for index, part in enumerate(content):
         part = an_object(part, f"{place}.{key}[{index}]")
         if part.get("text") is not None:
-            texts.append(a_text(part["text"], f"{place}.{key}[{index}].text", left_out))
+            texts.append(a_text(part["text"], f"{place}.{key}[{index}].text"))
         else:
             left_out["images"] += 1
             texts.append(omitted("image"))
@@ -161,7 +161,7 @@ def _text(message: JsonObject, place: str, left_out: Counter[str]) -> str:
 
 
 def _system_prompt(entry: JsonObject, place: str, system: Sequence[str], left_out: Counter[str]) -> str | None:
-    given = text_or_none(entry.get("system"), f"{place}.system", left_out)
+    given = text_or_none(entry.get("system"), f"{place}.system")
     return "\n\n".join([*([given] if given else []), *system]) or None
 
 

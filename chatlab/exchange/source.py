@@ -26,13 +26,13 @@ EMPTY_ZIP_MAGIC = b"PK\x05\x06"
 UTF8_BOM = b"\xef\xbb\xbf"
 UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 OF_CHATGPT = re.compile(r"conversations[^/]*\.json")
-LONE_SURROGATES = "characters that are no text (half of a surrogate pair)"
+NO_TEXT = "characters that are no text (NUL, half of a surrogate pair)"
 DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, NotImplementedError, RuntimeError)
 
 _ESCAPE_BYTES = 6  # \ud83d
 _HIGH, _LOW = rb"\\u[dD][89abAB][0-9a-fA-F]{2}", rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _HALF = re.compile(
-    rb"(?<!\\)((?:\\\\)*)(?:" + _HIGH + rb"(?!" + _LOW + rb")|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})" + _LOW + rb")"
+    rb"(?<!\\)((?:\\\\)*)(?:" + _HIGH + rb"(?!" + _LOW + rb")|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})" + _LOW + rb"|\\u0000)"
 )
 _ENDS_HIGH = re.compile(_HIGH + rb"\Z")
 
@@ -58,6 +58,8 @@ class Document:
     _stream: Bytes
     _told: Callable[[], None]
     left_out: Counter[str] = field(default_factory=Counter[str])
+    _max_bytes: int | None = None
+    _n_bytes: int = 0
     _ready: bytes = b""
     _held: bytes = b""
     _ended: bool = False
@@ -85,6 +87,9 @@ class Document:
         except DAMAGED as error:
             raise fault(self.name, f"cannot be unpacked: {EXPORT_AGAIN} ({error})") from error
         self._told()
+        self._n_bytes += len(block)
+        if self._max_bytes is not None and self._n_bytes > self._max_bytes:
+            raise fault(self.name, f"unpacks to more than {self._max_bytes:,} bytes: import it in parts")
         if not self._begun:
             self._begun = True
             if block.startswith(UTF16_BOMS):
@@ -94,10 +99,10 @@ class Document:
         data = self._held + block
         cut = len(data) if self._ended else _safe_cut(data)
         whole, self._held = data[:cut], data[cut:]
-        if b"\\ud" in whole or b"\\uD" in whole:
+        if b"\\ud" in whole or b"\\uD" in whole or b"\\u0000" in whole:
             whole, found = _HALF.subn(rb"\1\\ufffd", whole)
             if found:
-                self.left_out[LONE_SURROGATES] += found
+                self.left_out[NO_TEXT] += found
         self._ready += whole
 
 
@@ -121,12 +126,13 @@ def _opened(file: Path) -> Generator[IO[bytes]]:
         yield stream
 
 
-def documents(file: Path, progress: Progress | None = None) -> Iterator[Document]:
+def documents(file: Path, progress: Progress | None = None, max_bytes: int | None = None) -> Iterator[Document]:
     """The documents of a file, each to be read to its end before the next is asked for.
 
     Args:
         file: JSON, or that in gzip or in a zip archive; told apart by content.
         progress: Told the bytes read of the file, and all of them.
+        max_bytes: Of a document, unpacked.
 
     Raises:
         ExchangeError: It cannot be read.
@@ -141,17 +147,17 @@ def documents(file: Path, progress: Progress | None = None) -> Iterator[Document
         magic = stream.read(4)
         stream.seek(0)
         if magic in (ZIP_MAGIC, EMPTY_ZIP_MAGIC):
-            yield from _archived(stream, told)
+            yield from _archived(stream, told, max_bytes)
         elif magic.startswith(GZIP_MAGIC):
             with gzip.GzipFile(fileobj=stream) as unpacked:
-                yield Document("", unpacked, told)
+                yield Document("", unpacked, told, _max_bytes=max_bytes)
         else:
             yield Document("", stream, told)
         if progress is not None:
             progress(n_bytes, n_bytes)
 
 
-def _archived(stream: IO[bytes], told: Callable[[], None]) -> Iterator[Document]:
+def _archived(stream: IO[bytes], told: Callable[[], None], max_bytes: int | None) -> Iterator[Document]:
     try:
         with zipfile.ZipFile(stream) as archive:
             names = [each.filename for each in archive.infolist() if not each.is_dir()]
@@ -164,7 +170,7 @@ def _archived(stream: IO[bytes], told: Callable[[], None]) -> Iterator[Document]
                 raise fault("file", "a zip archive without conversations.json or any other .json: choose the export")
             for name in chosen:
                 with archive.open(name) as part:
-                    yield Document(name, part, told)
+                    yield Document(name, part, told, _max_bytes=max_bytes)
     except ExchangeError:
         raise
     except DAMAGED as error:

@@ -1,7 +1,6 @@
 """JSON values of somebody else's file, checked: each is what it must be, or the error names its place."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -15,7 +14,6 @@ MILLISECONDS_FROM = 1e11  # seconds until the year 5138
 NANOSECONDS_FROM = 1e16
 MAX_ID_CHARS = 400
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-NO_TEXT = "characters that are no text (NUL)"
 
 
 def an_object(value: object, place: str) -> JsonObject:
@@ -32,26 +30,23 @@ def a_list(value: object, place: str) -> Sequence[Any]:
     return value
 
 
-def a_text(value: object, place: str, left_out: Counter[str]) -> str:
-    """The value, which must be a text; what cannot be stored in it is marked by U+FFFD and counted."""
+def a_text(value: object, place: str) -> str:
+    """The value, which must be a text."""
     if not isinstance(value, str):
         raise fault(place, f"must be a text, got {kind_of(value)}")
-    if "\x00" in value:
-        left_out[NO_TEXT] += value.count("\x00")
-        value = value.replace("\x00", "\ufffd")
     return value
 
 
-def text_or_none(value: object, place: str, left_out: Counter[str]) -> str | None:
+def text_or_none(value: object, place: str) -> str | None:
     """The value, which must be a text or null."""
-    return None if value is None else a_text(value, place, left_out)
+    return None if value is None else a_text(value, place)
 
 
 def an_id(value: object, place: str) -> str:
     """The value, which must be a text or a whole number that names something."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value) if abs(value) < 10**30 else None
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_CHARS or "\x00" in value:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_CHARS:
         raise fault(place, f"must be an id, a text of 1 to {MAX_ID_CHARS} characters, got {kind_of(value)}")
     return value
 
