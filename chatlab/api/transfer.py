@@ -1,25 +1,19 @@
-"""The REST routes that take in and give out files of chats; a file is on disk while it is worked on, not in memory."""
+"""The REST routes that take in and give out files of chats."""
 
-import os
-import tempfile
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, Response
-from starlette.background import BackgroundTask
 
 from chatlab.api.identity import Caller
 from chatlab.api.parameters import problems
 from chatlab.api.problems import problem_response, route_class
 from chatlab.api.schemas import ImportedBody
 from chatlab.chat import ChatService
-from chatlab.exchange import FORMATS, FormatName, format_of, read_export
+from chatlab.exchange import FORMATS, FormatName
+from chatlab.filing import give_out, take_in
 from chatlab.settings import Settings
 
-PACKED = 20  # times that a file may grow when it is unpacked
 FILE_TYPES = ("application/json", "application/x-ndjson", "application/gzip", "application/zip")
 BYTES = {"schema": {"type": "string", "format": "binary"}}
 
@@ -36,9 +30,7 @@ def transfer_router(chats: ChatService, settings: Settings) -> APIRouter:
     )
     async def import_chats(user_id: Caller, request: Request) -> ImportedBody:
         """Take in an export of ChatGPT, Open WebUI, LibreChat, ShareGPT's form or chatlab: all of it or nothing."""
-        async with received(request) as file:
-            found = read_export(file, max_bytes=PACKED * settings.max_import_bytes)
-            return ImportedBody.model_validate(await chats.import_chats(user_id, found))
+        return ImportedBody.model_validate(await take_in(chats, user_id, request, settings.max_import_bytes))
 
     @router.get(
         "/chats/export",
@@ -54,35 +46,6 @@ def transfer_router(chats: ChatService, settings: Settings) -> APIRouter:
         chatID: Annotated[str | None, Query(min_length=1, max_length=64)] = None,
     ) -> FileResponse:
         """The caller's chats as a file, or one of them."""
-        return await exported(chats, user_id, format, chatID)
+        return await give_out(chats, user_id, format, chatID)
 
     return router
-
-
-@asynccontextmanager
-async def received(request: Request) -> AsyncGenerator[Path]:
-    """A request's body as a file, gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="chatlab-import-") as folder:
-        path = Path(folder) / "chats"
-        with path.open("wb") as file:
-            async for chunk in request.stream():
-                file.write(chunk)
-        yield path
-
-
-async def exported(chats: ChatService, user_id: str, name: FormatName, chat_id: str | None) -> FileResponse:
-    """A file of chats as an answer; it is deleted once it is sent.
-
-    Raises:
-        NotFound: No such chat of this user.
-    """
-    made = format_of(name, chat_id is not None)
-    handle, path = tempfile.mkstemp(prefix="chatlab-export-", suffix=made.suffix)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            await chats.export_chats(user_id, name, file, chat_id)
-    except BaseException:
-        os.unlink(path)
-        raise
-    filename = f"chatlab-{name}{made.suffix}" if chat_id is None else f"chat-{chat_id}-{name}{made.suffix}"
-    return FileResponse(path, media_type=made.media_type, filename=filename, background=BackgroundTask(os.unlink, path))
