@@ -72,6 +72,8 @@ def _check_tree(turns: Sequence[Turn], place: str) -> None:
             raise fault(
                 f"{place}[{index}].parentTurnID", f"must be that of a turn before it, got {turn.parent_turn_id!r}"
             )
+        if not turn.user_message.strip():
+            raise fault(f"{place}[{index}].userMessage", "must not be empty")
         known.add(turn.turn_id)
 
 

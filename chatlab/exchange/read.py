@@ -88,7 +88,7 @@ def _entries(document: Document, prefix: str) -> Iterator[tuple[str, JsonObject]
         path, many, root = "", True, f"{prefix}conversations"
     else:
         raise fault(prefix.rstrip(": "), f"is no JSON: choose an export of {FORMATS}")
-    found = ijson.items(document, path, multiple_values=many)
+    found = ijson.items(document, path, multiple_values=many, use_float=True)  # a long integer would crash Python's
     index = 0
     while True:
         place = f"{root}[{index}]"
@@ -110,6 +110,8 @@ def _broken(error: ijson.JSONError, place: str, index: int) -> ExchangeError:
     words = " ".join(str(error).split("\n")[0].split()).removeprefix("parse error: ")
     if "premature EOF" in words or "Incomplete" in words or "incomplete" in words:
         return ExchangeError(place, f"the file ends in the middle of it: {EXPORT_AGAIN}", f"entry {index + 1}")
+    if "overflow" in words:
+        return ExchangeError(place, "holds a number that is too large for any computer's 64 bits", f"entry {index + 1}")
     return ExchangeError(place, f"is no valid JSON ({words}): {EXPORT_AGAIN}", f"entry {index + 1}")
 
 

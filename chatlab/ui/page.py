@@ -32,7 +32,8 @@ SCRIPTS = ("conversation", "notes", "scroll", "composer", "chats", "transfer", "
 # Components come when they are loaded: the scripts wait for all that they need.
 NEEDED = (
     "#chat-menu", "#chats", "#header .bar", "#latest .welcome, #latest .turn", "#composer .attach", "#message textarea",
-    "#search input, #search textarea", "#transfers .transfer", "#ticket input, #ticket textarea", "#place input, #place textarea", "#editing input, #editing textarea",
+    "#search input, #search textarea", "#place input, #place textarea", "#editing input, #editing textarea",
+    "#transfers .transfer", "#ticket input, #ticket textarea",
 )  # fmt: skip
 WHEN_READY = """(async () => {{
 while (!{needed}.every((each) => document.querySelector(each))) await new Promise(requestAnimationFrame);
