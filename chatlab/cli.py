@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from chatlab import transfer
 from chatlab.errors import ConfigError
 from chatlab.evaluation import cache_command as cache_evaluation
 from chatlab.evaluation import calibrate_command as calibration
@@ -16,6 +17,8 @@ from chatlab.telemetry import configure_logging
 
 BENCHMARKS = ("turn", "store", "cache", "browse", "page", "engine", "prompt", "notes")
 EVALUATIONS = {"cache": cache_evaluation, "history": history_evaluation, "notes": notes_evaluation}
+
+TRANSFERS = {"import": transfer.run_import, "export": transfer.run_export}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.command == "calibrate":
             calibration.run(given, settings)
             return 0
+        if given.command in TRANSFERS:
+            TRANSFERS[given.command](given, settings)
+            return 0
         if settings.on_zero_gpu:
             import_spaces()
         from chatlab.serve import serve  # takes seconds: not for --help
@@ -63,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     calibration.add_arguments(
         commands.add_parser("calibrate", help="which threshold of the cache labels allow: of a file, a log, a server")
     )
+    transfer.add_import_arguments(commands.add_parser("import", help="take in the chats of a file, all or none"))
+    transfer.add_export_arguments(commands.add_parser("export", help="write chats into a file"))
     bench = commands.add_parser("bench", help="measure a part beside its peers (from a checkout)")
     bench.add_argument("subject", choices=BENCHMARKS)
     bench.add_argument("--json", type=Path, help="write the result here, too")

@@ -4,14 +4,17 @@ Knows no prompts and no engine. A chat changes only while nothing answers in it,
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import IO
 
 import structlog
 
 from chatlab.clock import Clock
 from chatlab.errors import FieldError, InvalidInput, NotFound
+from chatlab.exchange import Count, ExportedChat, FormatName, write_chats
+from chatlab.importing import Imported, import_chats
 from chatlab.jobs import Jobs
 from chatlab.messages import Chat, ChatSettings, Preset
 from chatlab.store import Page, SearchHit, Store
@@ -117,6 +120,23 @@ class ChatLibrary:
                 return
             if known.chat.title == old:
                 await self._store.change_chat(replace(known.chat, title=new))
+
+    # To and from files
+
+    async def import_chats(self, user_id: str, chats: Iterator[ExportedChat]) -> Imported:
+        """Store chats of a file as a user's: all of them, or none where `chats` raises."""
+        return await import_chats(self._store, self._clock, self._new_id, user_id, chats)
+
+    async def export_chats(self, user_id: str, name: FormatName, file: IO[bytes], chat_id: str | None = None) -> Count:
+        """Write a user's chats into a file, the oldest first, or one of them.
+
+        Raises:
+            NotFound: No such chat of this user.
+        """
+        if chat_id is not None:
+            await self._store.conversation(user_id, chat_id)
+        chats = (ExportedChat(known, lookups) for known, lookups in self._store.whole_chats(user_id, chat_id))
+        return await asyncio.to_thread(write_chats, chats, name, file, self._clock(), chat_id is not None)
 
     # Putting away
 

@@ -17,7 +17,7 @@ import uvicorn
 from chatlab.api import install
 from chatlab.errors import ConfigError
 from chatlab.settings import Settings, variable
-from chatlab.ui import Guard, Visitors, build_ui, css, theme
+from chatlab.ui import Guard, Visitors, build_ui, css, files_router, theme
 from chatlab.wiring import Parts, wire
 
 STOP_SECONDS = 20.0
@@ -113,6 +113,7 @@ def build_server(parts: Parts) -> tuple[gr.Server, gr.Blocks]:
     """The API and the page in one app, and the page. `gr.Server` launches both and tells Hugging Face Spaces."""
     server = gr.Server(title="chatlab", docs_url=None, redoc_url=None, openapi_url=None)
     install(server, parts)
+    server.include_router(files_router(parts))
     ui = build_ui(parts)
     gr.mount_gradio_app(
         server,

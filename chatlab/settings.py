@@ -98,6 +98,7 @@ class Settings(BaseSettings):
     )
     queue_limit: int = Field(default=256, ge=1, description="Answers under way or waiting before a 429.")
     max_body_bytes: int = Field(default=4_000_000, ge=1_000, description="Largest request body, else 413.")
+    max_import_bytes: int = Field(default=2_000_000_000, ge=1_000, description="Largest file to import, else 413.")
     max_message_chars: int = Field(default=200_000, ge=1, description="Longest single message, in characters.")
     max_messages: int = Field(default=2_000, ge=1, description="Most messages in one `/v1` request.")
     notes: NotesMode = Field(

@@ -38,6 +38,7 @@ from chatlab.ui.notes import notes_html
 from chatlab.ui.panel import chosen_from, values_of
 from chatlab.ui.presets import Presets
 from chatlab.ui.refusal import Refused
+from chatlab.ui.tickets import Tickets
 from chatlab.ui.view import Place, View, branch_to, place_in, title_of
 from chatlab.wiring import Parts, wire
 from tests.conftest import ScriptedEngine
@@ -72,7 +73,7 @@ class Page:
     def __init__(self, parts: Parts, session: str = "page") -> None:
         identities = Identities("key")
         self.handlers = PageHandlers(parts.chats, identities, "scripted", ChatSettings())
-        self.library = Library(parts.chats, identities)
+        self.library = Library(parts.chats, identities, Tickets(parts.secret_key))
         self.presets = Presets(parts.chats, identities)
         self.kept: Kept = self.handlers.identify({})
         self.session = session

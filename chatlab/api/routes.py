@@ -7,6 +7,7 @@ from chatlab.api.chats import chats_router
 from chatlab.api.notes import notes_router
 from chatlab.api.openai import openai_router
 from chatlab.api.service import docs_router, service_router
+from chatlab.api.transfer import transfer_router
 from chatlab.api.turns import turns_router
 from chatlab.wiring import Parts
 
@@ -15,6 +16,7 @@ def install(app: FastAPI, parts: Parts) -> None:
     """Add every route of the API to an app, before anything is mounted at `/`."""
     ours = APIRouter()
     ours.include_router(chats_router(parts.chats, parts.settings))
+    ours.include_router(transfer_router(parts.chats, parts.settings))
     ours.include_router(turns_router(parts.chats, parts.settings))
     ours.include_router(notes_router(parts.chats, parts.settings))
     ours.include_router(cache_router(parts.answers, parts.settings))

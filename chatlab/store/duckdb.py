@@ -18,8 +18,14 @@ from typing import Self, TypeVar
 import duckdb
 
 from chatlab.errors import NotFound
-from chatlab.messages import LIVE, Chat, Feedback, Note, Preset, Problem, Turn
-from chatlab.store.answers import DELETE_ENTRIES_OF_CHAT, DELETE_LOOKUPS_OF_CHAT, AnswerRows
+from chatlab.messages import LIVE, CacheLookup, Chat, Feedback, Note, Preset, Problem, Turn
+from chatlab.store.answers import (
+    DELETE_ENTRIES_OF_CHAT,
+    DELETE_LOOKUPS_OF_CHAT,
+    SELECT_LOOKUP,
+    AnswerRows,
+    lookup_from,
+)
 from chatlab.store.browse import SearchHit, hit_from, list_query, search_query, select_chats
 from chatlab.store.lock import DataDirLock
 from chatlab.store.migrate import migrate, migrations
@@ -70,6 +76,7 @@ DELETE_CHAT = Statement("delete", "chats", ("chat_id",))
 DELETE_TURNS = Statement("delete", "turns", ("chat_id",))
 DELETE_FEEDBACK = Statement("delete", "feedback", ("chat_id",))
 UPSERT_FEEDBACK = Statement("upsert", "feedback", _FEEDBACK_COLUMNS)
+INSERT_HIDDEN_CHAT = Statement("insert", "chats", (*CHAT_COLUMNS, "discarded_at"))
 DISCARD_CHAT = Statement("update", "chats", ("chat_id", "discarded_at"))
 UPSERT_NOTE = Statement("upsert", "notes", NOTE_COLUMNS)
 DELETE_NOTE = Statement("delete", "notes", ("note_id",))
@@ -103,6 +110,7 @@ NOTE_IS_AS_KNOWN = "SELECT count(*) = 1 FROM notes WHERE note_id = $1 AND revisi
 NOTHING_IS_NOTED = (
     "SELECT count(*) = 0 FROM notes WHERE chat_id = $1 AND source_hash = $2 AND NOT list_contains($3, note_id)"
 )
+SELECT_CHAT_IDS = "SELECT chat_id FROM chats WHERE user_id = $1 AND discarded_at IS NULL ORDER BY created_at, chat_id"
 SELECT_PRESETS = f"SELECT {', '.join(PRESET_COLUMNS)} FROM presets WHERE user_id = $1"
 
 
@@ -240,6 +248,44 @@ class DuckDBStore:
             (DISCARD_CHAT, (chat_id, None)),
             committed=lambda: self._recent.change(chat_id, lambda known: None),
         )
+
+    # Chats from elsewhere
+
+    async def add_hidden(self, conversations: Sequence[Conversation], at: datetime) -> None:
+        """Store new chats with all that belongs to them, all or none, out of sight until `show` is called for them.
+
+        A process that ends before leaves them to `purge_discarded`.
+        """
+        rows: list[tuple[Statement, Row]] = []
+        for known in conversations:
+            rows.append((INSERT_HIDDEN_CHAT, (*chat_row(known.chat), to_db_time(at))))
+            rows += [(INSERT_WHOLE_TURN, turn_row(turn)) for turn in known.turns]
+            rows += [(UPSERT_NOTE, note_row(note)) for note in known.notes]
+            rows += [(UPSERT_FEEDBACK, _feedback_row(turn)) for turn in known.turns if turn.feedback is not None]
+        await self._write(conversations[0].chat.chat_id, *rows)
+
+    async def show(self, chat_ids: Sequence[str]) -> None:
+        """Bring hidden chats into sight, all in one commit."""
+        if chat_ids:
+            await self._write(chat_ids[0], *((DISCARD_CHAT, (chat_id, None)) for chat_id in chat_ids))
+
+    async def drop(self, chat_ids: Sequence[str]) -> None:
+        """Delete hidden chats and everything that belongs to them, all in one commit."""
+        if chat_ids:
+            await self._write(chat_ids[0], *(row for chat_id in chat_ids for row in _deletion(chat_id)))
+
+    def whole_chats(
+        self, user_id: str, chat_id: str | None = None
+    ) -> Iterator[tuple[Conversation, tuple[CacheLookup, ...]]]:
+        """A user's chats with what the cache did for their turns, or one of them; the oldest first. Blocks.
+
+        They do not count as used: a chat that is in use stays in memory.
+        """
+        found = self._cursor().execute(SELECT_CHAT_IDS, [user_id]).fetchall()
+        for (each,) in found:
+            if chat_id in (None, each) and (known := self._fetch(self._cursor(), each)) is not None:
+                lookups = self._cursor().execute(f"{SELECT_LOOKUP} WHERE chat_id = $1", [each]).fetchall()
+                yield known, tuple(lookup_from(row) for row in lookups)
 
     # Presets
 
@@ -411,17 +457,19 @@ class DuckDBStore:
 
     def _load(self, cursor: duckdb.DuckDBPyConnection, chat_id: str) -> Conversation | None:
         token = self._recent.loading(chat_id)
+        conversation = self._fetch(cursor, chat_id)
+        self._recent.loaded(chat_id, token, conversation)
+        return conversation
+
+    def _fetch(self, cursor: duckdb.DuckDBPyConnection, chat_id: str) -> Conversation | None:
         rows = cursor.execute(select_chats("chat_id = $1"), [chat_id]).fetchall()
         if not rows:
-            self._recent.loaded(chat_id, token, None)
             return None
         turns = cursor.execute(SELECT_TURNS, [chat_id]).fetchall()
         notes = cursor.execute(SELECT_NOTES, [chat_id]).fetchall()
-        conversation = Conversation(
+        return Conversation(
             chat_from(rows[0]), tuple(turn_from(row) for row in turns), tuple(note_from(row) for row in notes)
         )
-        self._recent.loaded(chat_id, token, conversation)
-        return conversation
 
     async def _write(
         self,
@@ -448,6 +496,12 @@ class DuckDBStore:
 
 def _deletion(chat_id: str) -> list[tuple[Statement, Row]]:
     return [(statement, (chat_id,)) for statement in OF_A_CHAT]
+
+
+def _feedback_row(turn: Turn) -> Row:
+    assert turn.feedback is not None
+    at = to_db_time(turn.finished_at or turn.created_at)
+    return (turn.turn_id, turn.chat_id, turn.user_id, at, turn.feedback.rating, turn.feedback.reason)
 
 
 def _pick(wanted: Sequence[str], columns: Sequence[str], row: Row) -> Row:

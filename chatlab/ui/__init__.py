@@ -13,10 +13,12 @@ from chatlab.ui.page import build_ui as build_page
 from chatlab.ui.panel import Panel
 from chatlab.ui.presets import Presets
 from chatlab.ui.theme import theme
+from chatlab.ui.tickets import Tickets
+from chatlab.ui.transfer import files_router
 from chatlab.ui.visitors import Visitors
 from chatlab.wiring import Parts
 
-__all__ = ["Guard", "Visitors", "build_ui", "css", "theme"]
+__all__ = ["Guard", "Visitors", "build_ui", "css", "files_router", "theme"]
 
 
 def build_ui(parts: Parts) -> gr.Blocks:
@@ -26,7 +28,7 @@ def build_ui(parts: Parts) -> gr.Blocks:
     defaults = ChatSettings(cache=CacheChoice(parts.settings.cache_scope))
     return build_page(
         PageHandlers(chats, identities, facts.model, defaults),
-        Library(chats, identities),
+        Library(chats, identities, Tickets(parts.secret_key)),
         Presets(chats, identities),
         lambda: Panel(facts, defaults),
         identities,
@@ -35,5 +37,5 @@ def build_ui(parts: Parts) -> gr.Blocks:
 
 
 def css() -> str:
-    """The page's style sheet."""
-    return (files("chatlab.ui") / "style.css").read_text()
+    """The page's style sheets."""
+    return "\n".join((files("chatlab.ui") / f"{name}.css").read_text() for name in ("style", "transfer"))

@@ -10,6 +10,7 @@ from chatlab.messages import Chat
 from chatlab.ui.chat_list import MAX_CHATS, PAGE_CHATS, Shelf, found, listing, undo_notice
 from chatlab.ui.identity import Identities, Kept
 from chatlab.ui.refusal import Refused, refusal
+from chatlab.ui.tickets import Tickets
 from chatlab.ui.view import TITLE_CHARS, Place
 
 MAX_QUERY_CHARS = 200
@@ -44,9 +45,18 @@ class Managed:
 class Library:
     """The list of a person's chats, over the chat service."""
 
-    def __init__(self, chats: ChatService, identities: Identities) -> None:
+    def __init__(self, chats: ChatService, identities: Identities, tickets: Tickets) -> None:
         self._chats = chats
         self._identities = identities
+        self._tickets = tickets
+
+    async def ticket(self, kept: Kept) -> str:
+        """A permit to import or export this person's chats, for a moment.
+
+        Args:
+            kept: The browser's token.
+        """
+        return self._tickets.new(self._identities.require(kept))
 
     async def listed(self, kept: Kept, shelf: Shelf, q: str, shown: str) -> Listed:
         """The list as it is now.

@@ -28,11 +28,12 @@ from chatlab.ui.view import Place, View, plain
 
 STORAGE_KEY = "chatlab"
 MAX_WAITING_EVENTS = 10_000  # of all pages; on ZeroGPU Gradio's own limit would be 1
-SCRIPTS = ("conversation", "notes", "scroll", "composer", "chats", "tabs", "connection", "keys")
+SCRIPTS = ("conversation", "notes", "scroll", "composer", "chats", "transfer", "tabs", "connection", "keys")
 # Components come when they are loaded: the scripts wait for all that they need.
 NEEDED = (
     "#chat-menu", "#chats", "#header .bar", "#latest .welcome, #latest .turn", "#composer .attach", "#message textarea",
     "#search input, #search textarea", "#place input, #place textarea", "#editing input, #editing textarea",
+    "#transfers .transfer", "#ticket input, #ticket textarea",
 )  # fmt: skip
 WHEN_READY = """(async () => {{
 while (!{needed}.every((each) => document.querySelector(each))) await new Promise(requestAnimationFrame);
@@ -45,6 +46,7 @@ RENEWED = "watch('value', () => window.dispatchEvent(new CustomEvent('chatlab:{p
 ON_REFUSAL = "() => window.chatlab?.settled()"
 ON_END = "() => window.chatlab?.ended()"
 ON_NOTE_REFUSAL = "() => window.chatlab?.unchanged()"
+ON_TICKET = "() => setTimeout(() => window.chatlab?.ticketed())"
 ON_PLACE = "() => setTimeout(() => window.chatlab?.placed())"
 # The server does not know the browser's time zone, and "Today" depends on it.
 ON_LOAD = (
@@ -88,6 +90,7 @@ class ChatPage:
         self.place = _hidden("place", Place().to_json())
         self.shelf = _hidden("shelf", Shelf().to_json())
         self.editing = _hidden("editing", "")
+        self.ticket = _hidden("ticket", "")
         self.bridge = gr.HTML(_asset("dialogs.html"), js_on_load=_scripts(), apply_default_css=False, elem_id="bridge")
         with gr.Row(elem_id="shell"):
             with gr.Column(elem_id="sidebar"):
@@ -98,6 +101,7 @@ class ChatPage:
                 )  # fmt: skip
                 self.notice = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="notice")
                 self.listed = _part("chats", "")
+                gr.HTML(_asset("transfer.html"), js_on_load=None, apply_default_css=False, elem_id="transfers")
             with gr.Column(elem_id="main"):
                 gr.HTML(_asset("header.html"), js_on_load=None, apply_default_css=False, elem_id="header")
                 self.notes = _part("notes", "")
@@ -158,6 +162,8 @@ class ChatPage:
         self.bridge.manage(self._manage, where, [self.notice, *listing, *whole], **QUIET)
         self.bridge.renew(self._renew, where, listing, **QUIET)
         self.search.change(self._renew, where, listing, **TYPED)
+        self.bridge.ticket(self._ticket, [self.kept], self.ticket, **QUIET)
+        self.ticket.change(None, None, None, js=ON_TICKET, **QUIET)
         self.place.change(None, None, None, js=ON_PLACE, **QUIET)
 
         changed = [each.blur if isinstance(each, gr.Textbox | gr.Number) else each.input for each in settings]
@@ -251,6 +257,9 @@ class ChatPage:
 
     async def _renew(self, kept: Kept, place: str, shelf: str, q: str) -> Updates:
         return _listing(await _or_shown(self._library.listed(kept, Shelf.of(shelf), plain(q), Place.of(place).chat)))
+
+    async def _ticket(self, kept: Kept) -> str:
+        return await _or_shown(self._library.ticket(kept))
 
     async def _configure(self, kept: Kept, place: str, *values: Any) -> None:
         await _or_shown(self._handlers.configure(kept, Place.of(place), _chosen(values)))

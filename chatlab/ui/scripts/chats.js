@@ -39,7 +39,7 @@ Object.assign(page.actions, {
     page.field("message").focus();
   },
   menu(button) {
-    item = { ...button.closest("li").dataset };
+    item = page.chosen = { ...button.closest("li").dataset };
     menu.querySelector("[data-do=pin]").textContent = item.pinned === "true" ? "Unpin" : "Pin";
     menu.querySelector("[data-do=archive]").textContent = item.archived === "true" ? "Unarchive" : "Archive";
     menu.showPopover();
