@@ -15,7 +15,7 @@ from chatlab.evaluation.traffic import command as verdict
 from chatlab.settings import import_spaces, load_settings, quieten_libraries
 from chatlab.telemetry import configure_logging
 
-BENCHMARKS = ("turn", "store", "cache", "browse", "page", "engine", "prompt", "notes")
+BENCHMARKS = ("turn", "store", "cache", "browse", "page", "engine", "prompt", "notes", "verdict")
 EVALUATIONS = {"cache": cache_evaluation, "history": history_evaluation, "notes": notes_evaluation}
 
 

@@ -68,6 +68,10 @@ class _Bucket:
             self.places = None
         self.entries[text] = request
 
+    def drop(self, text: int) -> None:
+        if self.entries.pop(text, None) is not None:
+            self.places = None
+
     @property
     def texts(self) -> NDArray[np.int64]:
         if self.places is None:
@@ -103,10 +107,22 @@ class Cell:
         """The request with these words, if it is stored."""
         return self._exact.get((bucket, words))
 
-    def store(self, bucket: Bucket, request: Request, text: int, place: int) -> None:
-        """Keep an answer."""
-        self._exact[bucket, request.same_words] = place
-        self.stored(bucket).store(text, place)
+    def store(self, bucket: Bucket, words: str, place: int, text: int, replaced: int | None) -> None:
+        """Keep an answer.
+
+        Args:
+            bucket: All that must be equal beside the words.
+            words: Of its question, as they are compared.
+            place: Of the request.
+            text: Of its question, where it can be found by its meaning; else -1.
+            replaced: The text of the answer that was kept for the same words.
+        """
+        self._exact[bucket, words] = place
+        stored = self.stored(bucket)
+        if replaced is not None and replaced != text:
+            stored.drop(replaced)
+        if text >= 0:
+            stored.store(text, place)
 
 
 class Lookups:
@@ -233,9 +249,14 @@ class Lookups:
         return places[near[np.argsort(-similarities[near], kind="stable")]].tolist()
 
     def _store(self, cell: Cell, place: int, path: Sequence[int]) -> None:
-        request = self._requests.asked[place]
-        if self._may_store(place, cell.scope, alone=not path):
-            cell.store(self._bucket(cell, place, request.said), request, self._text[place], place)
+        if not self._may_store(place, cell.scope, alone=not path):
+            return
+        request, text = self._requests.asked[place], self._text[place]
+        bucket = self._bucket(cell, place, request.said)
+        before = cell.same_words(bucket, request.same_words)
+        whole = bool(self._texts.whole[text])  # else it is not seen to its end, and found by its words alone
+        replaced = None if before is None else self._text[before]
+        cell.store(bucket, request.same_words, place, text if whole else -1, replaced)
 
     def _may_store(self, place: int, scope: CacheScope, alone: bool) -> bool:
         key = (place, scope)

@@ -14,28 +14,33 @@ class Progress:
 
     Args:
         out: Where it is written.
+
+    Attributes:
+        took: Seconds from the beginning of each step to its end; steps overlap.
     """
 
     def __init__(self, out: TextIO | None = None) -> None:
         self._out = out or sys.stderr
         self._terminal = self._out.isatty()
         self._done: dict[str, tuple[int, int]] = {}
-        self._ended: set[str] = set()
+        self._began: dict[str, float] = {}
+        self.took: dict[str, float] = {}
         self._written_at = 0.0
         self._width = 0
 
     def __call__(self, step: str, done: int, of: int) -> None:
         """So much of a step is done."""
-        if step in self._ended:
+        if step in self.took:
             return
         new = step not in self._done
         self._done[step] = done, of
         now = time.monotonic()
+        began = self._began.setdefault(step, now)
         if new or done >= of or now - self._written_at >= (EVERY_SECONDS if self._terminal else SELDOM_SECONDS):
             self._written_at = now
             self._write()
         if done >= of:
-            self._ended.add(step)
+            self.took[step] = now - began
             del self._done[step]
 
     def say(self, line: str) -> None:

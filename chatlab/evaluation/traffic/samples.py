@@ -37,8 +37,8 @@ OTHER_LANGUAGES = (
 SENTENCES = (
     "It depends on what you start from, but most people do it in two steps.",
     "First check that everything you need is at hand, and note the amounts.",
-    "My brother in Lisbon does the same with half of it, and it works.",
-    "Remember that I prefer the second version, because it takes less room.",
+    "A baker in Lisbon does the same with half of it, and it works.",
+    "Remember that the second version is preferred, because it takes less room.",
     "The usual value lies between 12 and 18, and 15 is a good start.",
     "If it fails, look at the last line of the log, which names the cause.",
     "That changed in 2021, so older guides say something else.",
