@@ -33,13 +33,13 @@ from chatlab.evaluation.traffic.lookups import Cell, Lookups
 from chatlab.evaluation.traffic.prices import Price, prices_for, read_prices
 from chatlab.evaluation.traffic.progress import Progress
 from chatlab.evaluation.traffic.requests import Requests, requests_of
-from chatlab.evaluation.traffic.samples import answer_to, as_chatgpt, sample_chats
+from chatlab.evaluation.traffic.samples import as_chatgpt, asked_alone, sample_chats
 from chatlab.evaluation.traffic.sentences import break_even, sentences, verdict_of
 from chatlab.evaluation.traffic.sizes import MessageSizes
 from chatlab.evaluation.traffic.state import State
 from chatlab.evaluation.traffic.strategies import STRATEGIES, Strategies, open_words
 from chatlab.evaluation.traffic.texts import Texts
-from chatlab.evaluation.workload import make_stream, read_words
+from chatlab.evaluation.workload import read_words
 from chatlab.history import PromptBuilder
 from chatlab.messages import CacheScope, Chat, SamplingParams, Turn
 from chatlab.settings import Settings
@@ -118,15 +118,10 @@ def test_chats_are_told_apart_by_time_not_by_their_order_in_the_file() -> None:
 @pytest.fixture(scope="module")
 def made() -> Requests:
     """Two people's repeats, traps and follow-ups, each question in a chat of its own with what was said before."""
-    chats: list[Conversation] = []
-    for i, asked in enumerate(make_stream(WORDS, 5, 200)):
-        said = [message["content"] for message in asked.history]
-        told = [*zip(said[::2], said[1::2], strict=True), (asked.question, answer_to(asked.answer_key))]
-        turns = [(str(n), str(n - 1) if n else None, question, answer) for n, (question, answer) in enumerate(told)]
-        chat = chat_of(*turns, chat_id=str(i), user="ann" if asked.user < "user-2" else "ben")
-        at = BEGIN + timedelta(hours=i)
-        later = tuple(replace(turn, created_at=at + timedelta(minutes=n)) for n, turn in enumerate(chat.turns))
-        chats.append(replace(chat, turns=later))
+    chats = [
+        replace(chat, chat=replace(chat.chat, user_id="ann" if chat.chat.user_id < "user-2" else "ben"))
+        for chat in asked_alone(WORDS, 5, 200)
+    ]
     return requests_of([*chats, *sample_chats(WORDS, 5, 60, users=("ann", "ben"))])
 
 

@@ -24,6 +24,8 @@ def estimate(found: dict[str, Any] | None) -> str:
     if found is None:
         return "–"
     low, high = found["interval"]
+    if low == high:
+        return percent(found["value"])
     return f"{percent(found['value'])} <small class='quiet'>{percent(low)} to {percent(high)}</small>"
 
 

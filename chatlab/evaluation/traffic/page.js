@@ -14,8 +14,8 @@
 
   const percent = (share) => {
     const value = 100 * share;
-    if (value === 0 || value >= 10) return value.toFixed(0) + " %";
-    return value >= 0.1 ? value.toFixed(1) + " %" : "under 0.1 %";
+    if (value === 0 || value >= 9.95) return value.toFixed(0) + "\u00a0%";
+    return value >= 0.1 ? value.toFixed(1) + "\u00a0%" : "under 0.1\u00a0%";
   };
   const wilson = (k, n) => {
     const p = k / n, middle = p + Z * Z / (2 * n), spread = Z * Math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n));

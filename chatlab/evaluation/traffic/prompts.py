@@ -126,7 +126,9 @@ class PromptStudy:
 
     async def run(self, tokens: Tokens, progress: Callable[[int, int], None]) -> list[PromptCell]:
         """All strategies at all budgets."""
-        asked = [(strategy, budget) for budget in self._strategies.budgets for strategy in STRATEGIES]
+        asked: list[tuple[StrategyName, int]] = [
+            (strategy, budget) for budget in self._strategies.budgets for strategy in STRATEGIES
+        ]
         cells: list[PromptCell] = []
         for i, (strategy, budget) in enumerate(asked):
             cells.append(

@@ -34,6 +34,18 @@ OTHER_LANGUAGES = (
     "如何用Python读取CSV文件？",
     "Hur lång tid tar det att lära sig svenska?",
 )
+DOING = ("clean", "repair", "sell", "paint", "insure", "ship", "store", "build", "rent", "measure", "label", "import")
+THINGS = (
+    "an accordion", "a beehive", "old maps", "a canoe", "wool carpets", "a telescope", "a piano", "clay roof tiles",
+    "a wind turbine", "fishing nets", "a sauna stove", "garden gnomes", "a letterpress", "ski boots", "a church bell",
+    "sea containers", "a loom", "a greenhouse", "film cameras", "a hot-air balloon", "mosaics", "a water mill",
+    "street lamps", "a violin", "cheese wheels", "a treehouse", "railway sleepers", "an aquarium", "kites", "a kiln",
+)  # fmt: skip
+PLACES = (
+    "in winter", "on an island", "without a licence", "for a school", "with two helpers", "near the sea", "at night",
+    "on a small budget", "in a rented flat", "for a museum", "after a flood", "before a move", "by train", "in Peru",
+    "in Norway", "for a market", "in a hurry", "at high altitude", "in the desert", "for beginners",
+)  # fmt: skip
 SENTENCES = (
     "It depends on what you start from, but most people do it in two steps.",
     "First check that everything you need is at hand, and note the amounts.",
@@ -87,13 +99,40 @@ def sample_chats(words: Words, seed: int, n_turns: int, users: Sequence[str] = (
         number += 1
 
 
+def asked_alone(words: Words, seed: int, n: int) -> Iterator[Conversation]:
+    """Chats that end in a question each, an hour apart, with what was said before it: many repeats and near traps.
+
+    Args:
+        words: Families of questions.
+        seed: Of every draw.
+        n: Chats.
+    """
+    for i, asked in enumerate(make_stream(words, seed, n)):
+        said = [message["content"] for message in asked.history]
+        told = [*zip(said[::2], said[1::2], strict=True), (asked.question, answer_to(asked.answer_key))]
+        at = BEGIN + timedelta(hours=i)
+        turns = tuple(
+            Turn(
+                turn_id=f"{i}/{place}",
+                chat_id=str(i),
+                user_id=asked.user,
+                parent_turn_id=f"{i}/{place - 1}" if place else None,
+                user_message=question,
+                created_at=at + timedelta(minutes=place),
+                assistant_message=answer,
+                status="done",
+            )
+            for place, (question, answer) in enumerate(told)
+        )
+        yield Conversation(Chat(str(i), asked.user, f"Sample {i}", at, turns[-1].created_at), turns)
+
+
 def _next(chat: _Open, asked: Asked, at: datetime, chance: random.Random) -> Turn:
     question, key = asked.question, asked.answer_key
     if chance.random() < IN_OTHER_LANGUAGE:
         question = key = chance.choice(OTHER_LANGUAGES)
     elif chance.random() < OF_ITS_OWN:
-        number = chance.randrange(10**6)
-        question, key = f"For ticket {number}: {question}", f"{key} {number}"
+        question = key = f"How do I {chance.choice(DOING)} {chance.choice(THINGS)} {chance.choice(PLACES)}?"
     if chance.random() < PASTED:
         pasted = chance.choices(SENTENCES, k=chance.randint(*PASTED_SENTENCES))
         question, key = f"{question}\n\n{' '.join(pasted)}", f"{key} {' '.join(pasted)}"

@@ -51,7 +51,7 @@ def cache(found: Found, price: Price) -> str:
             Bar(
                 f"{SCOPES[each['scope']]}, {bound(each['max_error'])} wrong",
                 each["hit_rate"]["value"],
-                *each["hit_rate"]["interval"],
+                each["hit_rate"]["interval"],
                 percent(each["hit_rate"]["value"]),
                 "a" if each["scope"] == "user" else "b",
             )
@@ -222,7 +222,7 @@ def history(found: Found) -> str:
                 Bar(
                     each["strategy"],
                     each["of_whole"]["value"],
-                    *each["of_whole"]["interval"],
+                    each["of_whole"]["interval"],
                     percent(each["of_whole"]["value"]) + (f", {each['refused']:,} refused" if each["refused"] else ""),
                     KINDS[each["strategy"]],
                 )

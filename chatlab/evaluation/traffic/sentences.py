@@ -11,6 +11,7 @@ from chatlab.evaluation.traffic.prices import Price
 
 Answer = Literal["yes", "no", "open", "fact"]
 HARMLESS = 0.01  # of the questions, for which turns may be left out without a word
+PERCENT = "\u00a0%"
 WORTH = 0.05  # of the tokens, that are worth a setting
 
 
@@ -97,7 +98,7 @@ def verdict_of(cell: Mapping[str, Any], found: Mapping[str, Any], price: Price) 
 
 def doubted(cell: Mapping[str, Any]) -> bool:
     """Whether the comparison of answers finds more of them wrong than may be: a person has to look."""
-    return cell["compared"] is not None and cell["compared"]["interval"][0] > cell["max_error"]
+    return cell["compared"] is not None and cell["compared"]["value"] > cell["max_error"]
 
 
 def break_even(found: Mapping[str, Any], price: Price) -> float:
@@ -130,9 +131,9 @@ def _cache(found: Mapping[str, Any], price: Price) -> Sentence:
     rule = (
         "Share of hits = hits / questions looked up. It pays if the lower end of its 95 % interval is above the "
         f"break-even: {found['cache']['lookup_seconds']} s a lookup / the mean seconds of an answer at the speeds of "
-        f"“{price.name}”. It does not if the upper end is at or below it. It is open otherwise, and where the lower "
-        "end of the share of wrong answers, by comparison, is above the promise: that comparison was made for another "
-        "model, and errs. Interval: bootstrap over chats, 2,000 resamples."
+        f"“{price.name}”. It does not if the upper end is at or below it. It is open otherwise, and where more "
+        "answers than promised are wrong by comparison: that comparison was made for another model, and errs. "
+        "Interval: bootstrap over chats, 2,000 resamples."
     )
     return Sentence("cache", text, answer, rule)
 
@@ -246,13 +247,15 @@ def _cheapest(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def bound(max_error: float) -> str:
     """A share that was chosen, not found."""
-    return f"{100 * max_error:g} %"
+    return f"{100 * max_error:g}{PERCENT}"
 
 
 def percent(share: float) -> str:
     """A share as people write it."""
     value = 100 * share
-    return f"{value:.0f} %" if value == 0 or value >= 10 else f"{value:.1f} %" if value >= 0.1 else "under 0.1 %"
+    if 0 < value < 0.1:
+        return f"under 0.1{PERCENT}"
+    return f"{value:.0f}{PERCENT}" if value == 0 or value >= 9.95 else f"{value:.1f}{PERCENT}"
 
 
 def shown(estimate: Mapping[str, Any] | None) -> str:
