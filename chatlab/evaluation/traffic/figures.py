@@ -6,7 +6,7 @@ questions of a chat go together.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,7 @@ def figures(study: Study) -> dict[str, Any]:
         "cache": {
             "main": study.main,
             "ttl_hours": study.ttl_hours,
+            "comparison_errs": asdict(shipped()),
             "lookup_seconds": LOOKUP_SECONDS,
             "cells": [_cell(study, i) for i in range(len(study.cells))],
             "pairs": [_pair(study, pair) for pair in study.pairs],
@@ -127,21 +128,17 @@ def _cell(study: Study, number: int) -> dict[str, Any]:
 
 
 def _compared(study: Study, number: int, semantic: int, hits: int) -> dict[str, Any] | None:
-    """The share of wrong answers among all hits, by the comparison of answers.
+    """The share of hits whose stored answer differs from the one that was given, as far as the comparison sees.
 
-    Its known errors are taken out of the value and of the lower end; of the upper end only those that hide wrong
-    answers: it may find more different than there are.
+    Its errors are not taken out: they are known for another model's answers, and taking them out magnifies chance.
     """
     said = [pair.same for pair in study.pairs if number in pair.cells and pair.same is not None]
     if not said or not hits:
         return None
-    comparator = shipped()
-    different = sum(not same for same in said) / len(said)
-    raw = share_of(different * len(said), len(said))
+    differ = share_of(sum(not same for same in said), len(said))
+    assert differ.value is not None
     share = semantic / hits
-    value, low = (share * comparator.wrong(each, 1.0) for each in (different, raw.low))
-    high = share * min(1.0, raw.high / (1 - comparator.false_same))
-    return {"value": value, "interval": [low, high], "n": len(said)}
+    return {"value": share * differ.value, "interval": [share * differ.low, share * differ.high], "n": len(said)}
 
 
 def _pair(study: Study, pair: Pair) -> dict[str, Any]:

@@ -71,10 +71,11 @@ def cache(found: Found, price: Price) -> str:
         "Served",
         "Same words",
         "By meaning",
-        "Wrong by comparison",
+        "Answers differ",
         "Wrong by you",
         "Pays?",
     ]
+    errs = found["cache"]["comparison_errs"]
     guards = cells[found["cache"]["main"]]["refused"]
     refused = ", ".join(f"{text(name)} {n:,}" for name, n in list(guards.items())[:8])
     return f"""<section id="cache"><h2>Would a cache have paid?</h2>
@@ -87,10 +88,11 @@ intervals.</figcaption>{chart}</figure>
 {table("What caches would have done", head, rows, plain=2)}
 <details><summary>How to read this table</summary>
 <p><em>Served</em>: hits of {cells[0]["lookups"]:,} questions that were looked up; asking for another answer to the same
-question is not looked up. <em>Wrong by comparison</em>: the stored answer is compared with the one that was really
-given, for a random sample of the hits; the comparison errs, its known errors are taken out, and it was made for another
-model. <em>Wrong by you</em>: of the pairs that you judge below; from {ENOUGH} on, they decide. Hits by the same words
-count as right in both.</p>
+question is not looked up. <em>Answers differ</em>: of a random sample of the hits by meaning, the stored answer is
+compared with the one that was really given. The comparison errs: of its test answers it took
+{percent(errs["false_same"])} of the different ones for the same, and {percent(errs["false_different"])} of the
+same for different. <em>Wrong by you</em>: of the pairs that you judge below; from {ENOUGH} on, they decide. Hits by the
+same words count as right in both.</p>
 <p>The decision is the live cache's: the same test whether a question needs its conversation, the same guards, verifier
 and thresholds as on its first day (later it learns from your traffic). Answers are kept for
 {found["cache"]["ttl_hours"]:g} hours, five minutes where a question is about now. All chats count as one model's.</p>
@@ -125,13 +127,12 @@ def _pairs(found: Found) -> str:
     pairs = found["cache"]["pairs"]
     served = [pair for pair in pairs if pair["cells"]]
     refused = [pair for pair in pairs if not pair["cells"]]
-    total = max((each["semantic"] for each in found["cache"]["cells"]), default=0)
     if not pairs:
         return "<h3>Nothing to judge</h3><p>No question came near an earlier one.</p>"
     return f"""<h3 id="judge">Judge for yourself</h3>
-<p>Would the earlier answer have done for the later question? {len(served):,} pairs, drawn at random from up to
-{total:,} hits by meaning, in random order: the first twenty say as much as any twenty. What you tick
-stays in this browser; the table above follows it.</p>
+<p>Would the earlier answer have done for the later question? {len(served):,} pairs, of questions drawn at random from
+those that some cache would have answered by meaning. Their order is random, too: the first twenty say as much as any
+twenty. What you tick stays in this browser; the table above follows it.</p>
 <div class="tools only-script"><span id="judged" role="status">No pair judged yet</span>
 <button type="button" id="download" disabled>Download as labelled pairs</button>
 <button type="button" id="forget">Forget my judgements</button></div>

@@ -97,8 +97,8 @@ def verdict_of(cell: Mapping[str, Any], found: Mapping[str, Any], price: Price) 
 
 
 def doubted(cell: Mapping[str, Any]) -> bool:
-    """Whether the comparison of answers finds more of them wrong than may be: a person has to look."""
-    return cell["compared"] is not None and cell["compared"]["value"] > cell["max_error"]
+    """Whether more of the stored answers are shown to differ than may be wrong: a person has to look."""
+    return cell["compared"] is not None and cell["compared"]["interval"][0] > cell["max_error"]
 
 
 def break_even(found: Mapping[str, Any], price: Price) -> float:
@@ -131,8 +131,9 @@ def _cache(found: Mapping[str, Any], price: Price) -> Sentence:
     rule = (
         "Share of hits = hits / questions looked up. It pays if the lower end of its 95 % interval is above the "
         f"break-even: {found['cache']['lookup_seconds']} s a lookup / the mean seconds of an answer at the speeds of "
-        f"“{price.name}”. It does not if the upper end is at or below it. It is open otherwise, and where more "
-        "answers than promised are wrong by comparison: that comparison was made for another model, and errs. "
+        f"“{price.name}”. It does not if the upper end is at or below it. It is open otherwise, and where the lower "
+        "end of the share of stored answers that differ from those given is above the promise: a person has to say "
+        "whether they would have done. "
         "Interval: bootstrap over chats, 2,000 resamples."
     )
     return Sentence("cache", text, answer, rule)
