@@ -12,13 +12,18 @@ from chatlab.evaluation import cache_command as cache_evaluation
 from chatlab.evaluation import calibrate_command as calibration
 from chatlab.evaluation import command as history_evaluation
 from chatlab.evaluation import notes_command as notes_evaluation
+from chatlab.evaluation.traffic import command as verdict
 from chatlab.settings import import_spaces, load_settings, quieten_libraries
 from chatlab.telemetry import configure_logging
 
-BENCHMARKS = ("turn", "store", "cache", "browse", "page", "engine", "prompt", "notes")
+BENCHMARKS = ("turn", "store", "cache", "browse", "page", "engine", "prompt", "notes", "verdict")
 EVALUATIONS = {"cache": cache_evaluation, "history": history_evaluation, "notes": notes_evaluation}
-
-TRANSFERS = {"import": transfer.run_import, "export": transfer.run_export}
+COMMANDS = {
+    "calibrate": calibration.run,
+    "verdict": verdict.run,
+    "import": transfer.run_import,
+    "export": transfer.run_export,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,11 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.command == "eval":
             EVALUATIONS[given.subject].run(given, settings)
             return 0
-        if given.command == "calibrate":
-            calibration.run(given, settings)
-            return 0
-        if given.command in TRANSFERS:
-            TRANSFERS[given.command](given, settings)
+        if given.command in COMMANDS:
+            COMMANDS[given.command](given, settings)
             return 0
         if settings.on_zero_gpu:
             import_spaces()
@@ -71,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     transfer.add_import_arguments(commands.add_parser("import", help="take in the chats of a file, all or none"))
     transfer.add_export_arguments(commands.add_parser("export", help="write chats into a file"))
+    verdict.add_arguments(
+        commands.add_parser("verdict", help="what a cache and history strategies would have done with a chat export")
+    )
     bench = commands.add_parser("bench", help="measure a part beside its peers (from a checkout)")
     bench.add_argument("subject", choices=BENCHMARKS)
     bench.add_argument("--json", type=Path, help="write the result here, too")

@@ -102,6 +102,11 @@ class Recall:
                 embedded.cancel()
         return await asyncio.to_thread(_best, words, asked, similarities)
 
+    async def search_words(self, chat_id: str | None, turns: Sequence[Turn], question: str) -> tuple[Passage, ...]:
+        """The same by words alone: nothing is embedded, and nothing is asked of LanceDB."""
+        asked = terms(question)
+        return _best(self._words_of(chat_id, turns), asked, {}) if asked and turns else ()
+
     async def index(self, chat_id: str, turns: Sequence[Turn]) -> None:
         """Embed what of these turns of a chat is not yet; takes its time, so that questions come first.
 
