@@ -14,7 +14,7 @@ from chatlab.evaluation import notes_command as notes_evaluation
 from chatlab.settings import import_spaces, load_settings, quieten_libraries
 from chatlab.telemetry import configure_logging
 
-BENCHMARKS = ("turn", "store", "cache", "browse", "page", "engine", "prompt", "notes")
+BENCHMARKS = ("turn", "store", "cache", "browse", "page", "engine", "prompt", "notes", "replay", "coverage")
 EVALUATIONS = {"cache": cache_evaluation, "history": history_evaluation, "notes": notes_evaluation}
 
 

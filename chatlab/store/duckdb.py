@@ -95,13 +95,14 @@ OF_A_CHAT = (
 
 _TURN_VALUES = ", ".join(f"turns.{name}" for name in TURN_COLUMNS)
 _WITHOUT_RECIPE = ", ".join("'[]' AS prompt" if name == "prompt" else f"turns.{name}" for name in TURN_COLUMNS)
+_VERDICT = "rating, reason, feedback.created_at"
 _WITH_FEEDBACK = "FROM turns LEFT JOIN feedback ON feedback.turn_id = turns.turn_id AND feedback.{key} = $1"
 SELECT_TURN = f"""
-    SELECT {_TURN_VALUES}, rating, reason, feedback.created_at {_WITH_FEEDBACK.format(key="turn_id")} WHERE turns.turn_id = $1
+    SELECT {_TURN_VALUES}, {_VERDICT} {_WITH_FEEDBACK.format(key="turn_id")} WHERE turns.turn_id = $1
     AND turns.chat_id NOT IN (SELECT chat_id FROM chats WHERE discarded_at IS NOT NULL)
 """
 SELECT_TURNS = f"""
-    SELECT {_WITHOUT_RECIPE}, rating, reason, feedback.created_at {_WITH_FEEDBACK.format(key="chat_id")} WHERE turns.chat_id = $1
+    SELECT {_WITHOUT_RECIPE}, {_VERDICT} {_WITH_FEEDBACK.format(key="chat_id")} WHERE turns.chat_id = $1
     ORDER BY turns.created_at
 """
 SELECT_NOTES = f"SELECT {', '.join(NOTE_COLUMNS)} FROM notes WHERE chat_id = $1 ORDER BY created_at"

@@ -97,6 +97,7 @@ class ReplayedAnswers(AnswerCache):
 
     Attributes:
         told: Its labels.
+        embedder: Its name; `verifier` is the other's.
         n_faults: How often something did not work: then decisions are not those of the log.
     """
 
@@ -114,6 +115,7 @@ class ReplayedAnswers(AnswerCache):
         self.told = ToldLabels(store.answers, self._questions, limits.max_error, verifier)
         self._labels = self.told
         self.verifier = self.told.verifier
+        self.embedder = embedder.name
         self.n_faults = 0
 
     def may_audit(self, lookup: Lookup, logged: Logged) -> bool:

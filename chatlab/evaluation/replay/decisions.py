@@ -26,6 +26,7 @@ class Decision:
             the question, or because the model said the same then.
         seconds: Until the answer is there, as far as the log tells.
         answer: Given anew.
+        beyond: Whether then the cache found what is not in the log.
     """
 
     logged: Logged
@@ -36,6 +37,7 @@ class Decision:
     right: bool | None
     seconds: float
     answer: str | None = None
+    beyond: bool = False
 
     @property
     def served(self) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
+from chatlab.cache.answers import bucket_of, entry_id_of
 from chatlab.cache.lookup import Ask, Lookup
 from chatlab.evaluation.replay.answers import LogTime, ReplayedAnswers
 from chatlab.evaluation.replay.configuration import Configuration
@@ -84,6 +85,7 @@ class Replay:
         self._events: list[_Event] = []
         self._number = 0
         self._waiting: dict[str, list[_Asked]] = {}  # by entry, those that follow the same question under way
+        self._beyond = beyond(log, answers.embedder)
         self._served: dict[str, bool] = {}  # by turn that has ended
         self._decisions: dict[str, Decision] = {}  # by turn
 
@@ -142,19 +144,12 @@ class Replay:
         self._at(self._end_of(asked), "ended", asked)
 
     def _question(self, logged: Logged) -> Ask:
-        turn, chat = logged.turn, logged.chat
-        return Ask(
-            user_id=turn.user_id,
-            chat_id=turn.chat_id,
-            turn_id=turn.turn_id,
-            scope=self._configuration.scope or logged.scope,
-            question=turn.user_message,
-            path=logged.path,
-            system_prompt=chat.system_prompt,
-            params=self._configuration.params.over(chat.params),
-            model=f"{turn.provenance.engine}/{turn.provenance.model}",
-            bypass=logged.bypass,
-            history=self._configuration.history(chat),
+        configuration = self._configuration
+        return replace(
+            asked_then(logged),
+            scope=configuration.scope or logged.scope,
+            params=configuration.params.over(logged.chat.params),
+            history=configuration.history(logged.chat),
         )
 
     def _end_of(self, asked: _Asked) -> datetime:
@@ -228,6 +223,8 @@ class Replay:
     def _answered(self, asked: _Asked, answer: Answer | None) -> Turn:
         """The turn with the model's answer, or with what stands in for it."""
         turn, sent = asked.logged.turn, asked.sent
+        if turn.turn_id in self._beyond and turn.source == "cache" and answer is None:
+            return turn  # nobody knows whose answer it was, so it serves nobody
         known = asked.logged.by_model
         prompt = turn.provenance.prompt
         if sent is not None and (self._configuration.own_prompts or prompt is None):
@@ -281,6 +278,7 @@ class Replay:
             right=right,
             seconds=self._seconds(logged, lookup, answer),
             answer=answer and answer.text,
+            beyond=turn.turn_id in self._beyond,
         )
         if self._prompts is not None and turn.assistant_message and not refused:
             await self._prompts.ended(logged, sent, turn.assistant_message)
@@ -302,6 +300,37 @@ class Replay:
         if said is None or served is None or served == logged.by_model:
             return
         await self._answers.rated(replace(turn, source="cache" if served else "model"), said.rating)
+
+
+def asked_then(logged: Logged) -> Ask:
+    """What the cache was asked, as far as the log tells."""
+    turn, chat = logged.turn, logged.chat
+    return Ask(
+        user_id=turn.user_id,
+        chat_id=turn.chat_id,
+        turn_id=turn.turn_id,
+        scope=logged.scope,
+        question=turn.user_message,
+        path=logged.path,
+        system_prompt=chat.system_prompt,
+        params=chat.params,
+        model=f"{turn.provenance.engine}/{turn.provenance.model}",
+        bypass=logged.bypass,
+        history=chat.history,
+    )
+
+
+def beyond(log: Log, embedder: str) -> frozenset[str]:
+    """Turns whose lookup found what no turn of the log can have stored: the answer of a chat that is gone.
+
+    Args:
+        log: All of it.
+        embedder: Its name.
+    """
+    asks = [asked_then(each) for each in log.turns]
+    known = {entry_id_of(ask, bucket_of(ask, embedder)) for ask in asks}
+    found = [each for each in log.turns if each.lookup is not None and each.lookup.entry_id is not None]
+    return frozenset(each.turn.turn_id for each in found if each.lookup and each.lookup.entry_id not in known)
 
 
 def by_turn(decisions: Sequence[Decision]) -> Mapping[str, Decision]:

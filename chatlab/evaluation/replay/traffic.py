@@ -30,7 +30,7 @@ REGENERATED, EDITED, ECHOED, STOPPED, RATED, DELETED = 0.03, 0.02, 0.03, 0.01, 0
 JUDGED = 0.5  # of what is similar
 CUT, REFUSED = 0.02, 0.02  # of answers
 SYLLABLES = ("ba", "de", "fi", "go", "lu", "ma", "ne", "ri", "so", "tu", "ve", "zo")
-ASIDE = ("turn ", "purge ")  # names of tasks that are not waited for
+ENDLESS = ("turn ", "purge ", "partial texts")  # names of tasks that are not waited for
 
 
 @dataclass(slots=True)
@@ -79,8 +79,8 @@ class ScriptedEngine(EchoEngine):
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[Chunk]:
         """What it was told to say."""
         key = request.user_id, request.messages[-1]["content"][request.quoted_chars :]
-        held = self.held[key]
-        if held:
+        held, task = self.held[key], asyncio.current_task()
+        if held and task is not None and task.get_name().startswith("turn "):  # and no audit
             await held.popleft().wait()
         text, cut = self.says[key]
         yield Started(self.count(request.messages), 0)
@@ -208,6 +208,7 @@ class _Driver:
         self.traffic.keys[turn.turn_id], self.traffic.kinds[turn.turn_id] = asked.answer_key, asked.kind or ""
         if not turn.live:
             self._engine.held[key].pop()
+            await self._over(turn)
             await self._after(chat, turn)
             return
         self._under_way.add(chat.chat_id)
@@ -220,12 +221,23 @@ class _Driver:
 
     async def _end(self, chat: _Chat, turn: Turn, release: asyncio.Event) -> None:
         release.set()
-        ended = await self._parts.chats.wait(turn.user_id, turn.turn_id)
         held = self._engine.held[turn.user_id, turn.user_message]
-        if release in held:  # it followed another one, or was stopped
+        job = self._parts.jobs.of_chat(chat.chat_id)
+        if release in held and job is not None and job.turn_id == turn.turn_id:  # it waits for another one's answer
+            self._in(1.0, lambda: self._end(chat, turn, release))
+            return
+        if release in held:
             held.remove(release)
+        ended = await self._over(turn)
         self._under_way.discard(chat.chat_id)
         await self._after(chat, ended)
+
+    async def _over(self, turn: Turn) -> Turn:
+        """A turn once it has ended and its chat is free."""
+        ended = await self._parts.chats.wait(turn.user_id, turn.turn_id)
+        if (job := self._parts.jobs.of_chat(turn.chat_id)) is not None:
+            await job.ended.wait()
+        return ended
 
     async def _after(self, chat: _Chat, turn: Turn) -> None:
         """What a person does once the answer is there."""
@@ -268,7 +280,9 @@ async def _settled() -> None:
     """Return once nothing is done aside."""
     me = asyncio.current_task()
     while busy := [
-        task for task in asyncio.all_tasks() if task is not me and not task.get_name().startswith(ASIDE) and _ours(task)
+        task
+        for task in asyncio.all_tasks()
+        if task is not me and not task.get_name().startswith(ENDLESS) and _ours(task)
     ]:
         await asyncio.wait(busy)
 
