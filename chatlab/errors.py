@@ -2,7 +2,8 @@
 
     ChatlabError
     ├── InvalidInput       the caller sent something that cannot be used (422); names each field
-    │   └── PromptTooLong  the prompt does not fit the budget
+    │   ├── PromptTooLong  the prompt does not fit the budget
+    │   └── ExchangeError  a file of chats cannot be read; names the entry and the place
     ├── NotFound           not there, or not yours: the two are never told apart (404)
     ├── ChatBusy           the chat is answering another message (409)
     ├── QueueFull          too many answers are waiting (429)
@@ -46,6 +47,22 @@ class InvalidInput(ChatlabError):
 
 class PromptTooLong(InvalidInput):
     """The prompt does not fit its token budget under the chosen strategy."""
+
+
+class ExchangeError(InvalidInput):
+    """A file of chats cannot be used.
+
+    Attributes:
+        place: In the file, like `conversations[3].mapping["x"].message.content`.
+        problem: What is wrong there and what would be right.
+        entry: Which chat of the file that is, for a person; empty where the file itself is wrong.
+    """
+
+    def __init__(self, place: str, problem: str, entry: str = "") -> None:
+        super().__init__(FieldError(place, f"{problem} ({entry})" if entry else problem))
+        self.place = place
+        self.problem = problem
+        self.entry = entry
 
 
 class NotFound(ChatlabError):

@@ -29,16 +29,11 @@ from chatlab.messages import (
     Turn,
     TurnStatus,
 )
+from chatlab.wire import camel
 
 MAX_TITLE_CHARS = 200
 MAX_SYSTEM_PROMPT_CHARS = 100_000
 MAX_REASON_CHARS = 2_000
-
-
-def camel(name: str) -> str:
-    """`turn_ids` as `turnIDs`, `top_p` as `topP`."""
-    first, *rest = name.split("_")
-    return first + "".join({"id": "ID", "ids": "IDs"}.get(word, word.capitalize()) for word in rest)
 
 
 def _no_bool(value: object) -> object:
