@@ -11,6 +11,7 @@ from chatlab.evaluation import cache_command as cache_evaluation
 from chatlab.evaluation import calibrate_command as calibration
 from chatlab.evaluation import command as history_evaluation
 from chatlab.evaluation import notes_command as notes_evaluation
+from chatlab.evaluation.replay import command as replay
 from chatlab.settings import import_spaces, load_settings, quieten_libraries
 from chatlab.telemetry import configure_logging
 
@@ -40,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.command == "calibrate":
             calibration.run(given, settings)
             return 0
+        if given.command == "replay":
+            replay.run(given, settings)
+            return 0
         if settings.on_zero_gpu:
             import_spaces()
         from chatlab.serve import serve  # takes seconds: not for --help
@@ -63,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     calibration.add_arguments(
         commands.add_parser("calibrate", help="which threshold of the cache labels allow: of a file, a log, a server")
     )
+    replay.add_arguments(commands.add_parser("replay", help="stored turns through other configurations, compared"))
     bench = commands.add_parser("bench", help="measure a part beside its peers (from a checkout)")
     bench.add_argument("subject", choices=BENCHMARKS)
     bench.add_argument("--json", type=Path, help="write the result here, too")

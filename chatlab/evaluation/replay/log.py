@@ -4,7 +4,7 @@ What a log does not tell is left open: a request's own settings where no lookup 
 whatever belonged to a chat that was deleted since.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -12,11 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from chatlab.errors import ConfigError, DataDirHeld
+from chatlab.errors import ConfigError, DataDirHeld, ExchangeError
 from chatlab.evaluation.readers.chats import is_data_dir
+from chatlab.exchange import read_export
 from chatlab.messages import CacheLookup, CacheScope, Chat, Turn
 from chatlab.store import Store
 from chatlab.store.recent import Conversation
+
+Progress = Callable[[int, int], None]
 
 TAKEN = "the person took the answer to a similar question"  # the reason of such a hit
 
@@ -116,19 +119,34 @@ class Log:
         return float(np.median(known)) / 1e3 if known else 0.0
 
 
-def read_log(source: Path) -> Log:
-    """A data dir that nothing has open.
+def read_log(source: Path, progress: Progress | None = None) -> Log:
+    """A data dir that nothing has open, or an export: chatlab's own, with what its cache did, or another tool's.
+
+    Args:
+        source: The folder or the file.
+        progress: Told how many bytes of how many of a file were read.
 
     Raises:
         ConfigError: It cannot be read; says why.
     """
     if not source.exists():
         raise ConfigError(f"{source}: there is no such file or folder")
-    if not is_data_dir(source):
-        raise ConfigError(f"{source}: chatlab stores nothing in this folder")
+    if source.is_dir():
+        return _read_data_dir(source)
     try:
-        with Store(source) as store:
-            return Log.of(store.all_conversations(), store.all_lookups(), str(source))
+        chats = [*read_export(source, progress)]
+    except ExchangeError as error:
+        raise ConfigError(f"{source}: {error}") from error
+    lookups = (lookup for chat in chats for lookup in chat.lookups)
+    return Log.of((chat.conversation for chat in chats), lookups, str(source))
+
+
+def _read_data_dir(folder: Path) -> Log:
+    if not is_data_dir(folder):
+        raise ConfigError(f"{folder}: chatlab stores nothing in this folder")
+    try:
+        with Store(folder) as store:
+            return Log.of(store.all_conversations(), store.all_lookups(), str(folder))
     except DataDirHeld as error:
         raise ConfigError(f"{error} Or replay an export of the server that runs on it.") from error
 

@@ -9,7 +9,7 @@ model would have said is not known: what was served stands in for it, but teache
 """
 
 import heapq
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
@@ -19,11 +19,9 @@ from chatlab.cache.lookup import Ask, Lookup
 from chatlab.evaluation.replay.answers import LogTime, ReplayedAnswers
 from chatlab.evaluation.replay.configuration import Configuration
 from chatlab.evaluation.replay.decisions import Decision
-from chatlab.evaluation.replay.log import TAKEN, Log, Logged
+from chatlab.evaluation.replay.log import TAKEN, Log, Logged, Progress
 from chatlab.evaluation.replay.prompts import ReplayedPrompts, Sent
 from chatlab.messages import CacheEntry, CacheLookup, SamplingParams, Timing, Turn
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,8 +329,3 @@ def beyond(log: Log, embedder: str) -> frozenset[str]:
     known = {entry_id_of(ask, bucket_of(ask, embedder)) for ask in asks}
     found = [each for each in log.turns if each.lookup is not None and each.lookup.entry_id is not None]
     return frozenset(each.turn.turn_id for each in found if each.lookup and each.lookup.entry_id not in known)
-
-
-def by_turn(decisions: Sequence[Decision]) -> Mapping[str, Decision]:
-    """Decisions by the ids of their turns."""
-    return {each.logged.turn.turn_id: each for each in decisions}

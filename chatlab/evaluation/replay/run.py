@@ -12,9 +12,9 @@ from chatlab.evaluation.parts import Counting, open_recall
 from chatlab.evaluation.replay.answers import open_answers
 from chatlab.evaluation.replay.configuration import Configuration
 from chatlab.evaluation.replay.decisions import Decision
-from chatlab.evaluation.replay.log import Log
+from chatlab.evaluation.replay.log import Log, Progress
 from chatlab.evaluation.replay.prompts import ReplayedPrompts, Sent
-from chatlab.evaluation.replay.replay import Answer, Model, Progress, Replay
+from chatlab.evaluation.replay.replay import Answer, Model, Replay
 from chatlab.messages import SamplingParams
 
 

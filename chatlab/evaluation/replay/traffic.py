@@ -6,7 +6,6 @@ turns, the cache, its store. Between two moments everything that is done aside g
 """
 
 import asyncio
-import hashlib
 import heapq
 import random
 from collections import defaultdict, deque
@@ -29,6 +28,7 @@ SCOPES: Mapping[CacheScope, float] = {"user": 0.6, "global": 0.3, "off": 0.1}
 REGENERATED, EDITED, ECHOED, STOPPED, RATED, DELETED = 0.03, 0.02, 0.03, 0.01, 0.06, 0.02  # shares of turns
 JUDGED = 0.5  # of what is similar
 CUT, REFUSED = 0.02, 0.02  # of answers
+ANSWER_WORDS = 12
 SYLLABLES = ("ba", "de", "fi", "go", "lu", "ma", "ne", "ri", "so", "tu", "ve", "zo")
 ENDLESS = ("turn ", "purge ", "partial texts")  # names of tasks that are not waited for
 
@@ -49,18 +49,14 @@ class Traffic:
 
     def right(self, question_key: str, answer: str) -> bool:
         """Whether an answer is the one to a question."""
-        return answer.startswith(opening_of(question_key))
+        return answer == answer_to(question_key)
 
 
-def opening_of(key: str) -> str:
-    """What an answer begins with, and no other one."""
-    number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8])
-    words: list[str] = []
-    for _ in range(3):
-        number, first = divmod(number, len(SYLLABLES))
-        number, second = divmod(number, len(SYLLABLES))
-        words.append(SYLLABLES[first] + SYLLABLES[second])
-    return f"{' '.join(words).capitalize()} ({key}): "
+def answer_to(key: str) -> str:
+    """The answer to all questions with a key, and to no other one."""
+    chance = random.Random(key)
+    words = ["".join(chance.choices(SYLLABLES, k=2)) for _ in range(ANSWER_WORDS)]
+    return f"{' '.join(words).capitalize()}."
 
 
 class ScriptedEngine(EchoEngine):
@@ -195,7 +191,7 @@ class _Driver:
 
     async def _begin(self, chat: _Chat, asked: Asked, parent: str | None, bypass: bool = False) -> None:
         key = chat.user, asked.question
-        text = opening_of(asked.answer_key) + asked.question
+        text = answer_to(asked.answer_key)
         cut = self._draw(CUT)
         self._engine.says[key] = ("I'm sorry, I cannot help with that." if self._draw(REFUSED) else text, cut)
         release = asyncio.Event()
