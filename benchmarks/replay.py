@@ -26,7 +26,7 @@ from chatlab.settings import Settings
 from chatlab.telemetry import configure_logging
 
 WORDS = Path(__file__).parents[1] / "data/cache_workload.toml"
-TURNS, WITH_DELETIONS = 10_000, 3_000
+TURNS, WITH_DELETIONS = 10_000, 2_000
 TTL_HOURS, AUDIT_SHARE = 24.0, 0.3
 
 
