@@ -89,7 +89,7 @@ class Log:
     @classmethod
     def of(cls, conversations: Iterable[Conversation], lookups: Iterable[CacheLookup] = (), source: str = "") -> "Log":
         """Chats and lookups, in any order."""
-        return cls(source, [*conversations], {each.turn_id: each for each in lookups})
+        return cls(source, [*_told_apart(conversations)], {each.turn_id: each for each in lookups})
 
     @cached_property
     def turns(self) -> Sequence[Logged]:
@@ -149,6 +149,21 @@ def _read_data_dir(folder: Path) -> Log:
             return Log.of(store.all_conversations(), store.all_lookups(), str(folder))
     except DataDirHeld as error:
         raise ConfigError(f"{error} Or replay an export of the server that runs on it.") from error
+
+
+def _told_apart(conversations: Iterable[Conversation]) -> Iterator[Conversation]:
+    """Conversations whose turns have ids of their own: other tools number the messages of each chat."""
+    seen: set[str] = set()
+    for known in conversations:
+        if not seen.isdisjoint(turn.turn_id for turn in known.turns):
+            known = replace(known, turns=tuple(_named_by(known.chat.chat_id, turn) for turn in known.turns))
+        seen.update(turn.turn_id for turn in known.turns)
+        yield known
+
+
+def _named_by(chat_id: str, turn: Turn) -> Turn:
+    parent = turn.parent_turn_id
+    return replace(turn, turn_id=f"{chat_id}/{turn.turn_id}", parent_turn_id=parent and f"{chat_id}/{parent}")
 
 
 def _with_paths(turns: Sequence[Turn]) -> Iterator[tuple[Turn, Sequence[Turn]]]:
