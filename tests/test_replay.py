@@ -183,7 +183,7 @@ def test_answers_are_asked_of_the_model_where_the_cache_does_not_serve(settings:
     found = replayed(Log.of(chats), as_logged(settings), counting=Counting(engine, WordTokens()), engine=engine)
     decisions = found[0].decisions
     assert [each.served for each in decisions] == [False, True, True]
-    assert [each.answer for each in decisions] == ["The capital is Nairobi.", None, None]
+    assert [each.answer for each in decisions] == ["The capital is Nairobi."] * 3
     assert decisions[2].cache.matched_question == question
 
 
@@ -271,7 +271,7 @@ def test_intervals_hold_the_truth() -> None:
     generator = np.random.default_rng(7)
     held = 0
     for number in range(400):
-        turns = 1.0 + generator.geometric(0.2, 30)
+        turns = (1 + generator.geometric(0.2, 30)).astype(np.float64)
         found = bootstrap.ratio(turns * generator.lognormal(0, 0.7, 30), turns, number, resamples=1_000)
         held += found is not None and found.low <= np.exp(0.245) <= found.high
     assert 0.92 <= held / 400 <= 0.975

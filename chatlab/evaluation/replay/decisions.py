@@ -25,7 +25,7 @@ class Decision:
         right: Whether the answer that is served does, as far as that is known: by a label of the log, by the words of
             the question, or because the model said the same then.
         seconds: Until the answer is there, as far as the log tells.
-        answer: Given anew.
+        answer: Served, or given anew; None where it is the log's.
         beyond: Whether then the cache found what is not in the log.
     """
 

@@ -275,7 +275,7 @@ class Replay:
             refused=refused,
             right=right,
             seconds=self._seconds(logged, lookup, answer),
-            answer=answer and answer.text,
+            answer=lookup.entry.answer if lookup.entry is not None else answer and answer.text,
             beyond=turn.turn_id in self._beyond,
         )
         if self._prompts is not None and turn.assistant_message and not refused:

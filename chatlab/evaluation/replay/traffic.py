@@ -24,7 +24,7 @@ from chatlab.wiring import Parts, wire
 BEGIN = datetime(2026, 1, 5, 8, tzinfo=UTC)
 GAP_SECONDS = 60.0  # between questions, on average
 ANSWER_SECONDS = (1.0, 20.0)
-SCOPES: Mapping[CacheScope, float] = {"user": 0.6, "global": 0.3, "off": 0.1}
+SCOPES: dict[CacheScope, float] = {"user": 0.6, "global": 0.3, "off": 0.1}
 REGENERATED, EDITED, ECHOED, STOPPED, RATED, DELETED = 0.03, 0.02, 0.03, 0.01, 0.06, 0.02  # shares of turns
 JUDGED = 0.5  # of what is similar
 CUT, REFUSED = 0.02, 0.02  # of answers
@@ -180,9 +180,9 @@ class _Driver:
             self._in(0.5, lambda: self._begin(other, alone, None))
 
     async def _new_chat(self, user: str, scope: CacheScope | None = None, keep: bool = True) -> _Chat:
-        scope = scope or self._chance.choices([*SCOPES], [*SCOPES.values()])[0]
-        made = await self._parts.chats.create_chat(lambda chat: replace(chat, cache=CacheChoice(scope)), user)
-        chat = _Chat(made.chat_id, user, scope)
+        chosen = self._chance.choices([*SCOPES], [*SCOPES.values()])[0] if scope is None else scope
+        made = await self._parts.chats.create_chat(lambda chat: replace(chat, cache=CacheChoice(chosen)), user)
+        chat = _Chat(made.chat_id, user, chosen)
         if keep:
             if (old := self._open.get(user)) is not None:
                 self._old.append(old)
