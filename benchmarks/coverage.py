@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,9 +58,9 @@ def coverage(kind: Kind, samples: int, seed: int = 1) -> tuple[float, float]:
     return ours / samples, percentiles / samples
 
 
-def _plain(draw: Callable[[np.random.Generator], Floats]) -> Draw:
+def _plain(draw: Callable[[np.random.Generator], NDArray[Any]]) -> Draw:
     def drawn(generator: np.random.Generator) -> tuple[Floats, Floats]:
-        values = draw(generator)
+        values = draw(generator).astype(np.float64)
         return values, np.ones(len(values))
 
     return drawn

@@ -56,7 +56,12 @@ class AnswerCache(StoredAnswers):
         limits: What is promised, and what may be stored.
         verifier: Judges candidates instead of the shipped one.
         chance: Gives numbers in [0, 1); draws the hits that are audited.
+
+    Attributes:
+        patience_seconds: That a turn waits for the cache.
     """
+
+    patience_seconds = SECONDS
 
     def __init__(
         self,
@@ -87,7 +92,7 @@ class AnswerCache(StoredAnswers):
         lookup = Lookup(ask, "bypass" if ask.bypass else "miss")
 
         async def find() -> None:
-            async with asyncio.timeout(SECONDS):
+            async with asyncio.timeout(self.patience_seconds):
                 await self._find(lookup)
                 if not ask.bypass:
                     await self._labels.asked(lookup.tier == "exact")

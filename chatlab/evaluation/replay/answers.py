@@ -30,6 +30,8 @@ from chatlab.telemetry import Metrics
 from chatlab.vectors import QUESTIONS, Vectors
 from chatlab.wiring import cache_limits
 
+PATIENCE_SECONDS = 600.0  # nobody waits for a replay
+
 
 class ToldLabels(Labels):
     """Labels of a replay.
@@ -100,6 +102,8 @@ class ReplayedAnswers(AnswerCache):
         embedder: Its name; `verifier` is the other's.
         n_faults: How often something did not work: then decisions are not those of the log.
     """
+
+    patience_seconds = PATIENCE_SECONDS
 
     def __init__(
         self,
