@@ -85,7 +85,7 @@ def _tokens(n: int) -> Draw:
     """Tokens in n chats, skewed, of turns whose number differs."""
 
     def drawn(generator: np.random.Generator) -> tuple[Floats, Floats]:
-        turns = 1.0 + generator.geometric(0.2, n)
+        turns = (1 + generator.geometric(0.2, n)).astype(np.float64)
         return turns * generator.lognormal(0.0, 0.7, n), turns
 
     return drawn

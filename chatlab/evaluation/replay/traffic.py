@@ -180,7 +180,8 @@ class _Driver:
             self._in(0.5, lambda: self._begin(other, alone, None))
 
     async def _new_chat(self, user: str, scope: CacheScope | None = None, keep: bool = True) -> _Chat:
-        drawn: CacheScope = self._chance.choices([*SCOPES], [*SCOPES.values()])[0]
+        scopes: list[CacheScope] = [*SCOPES]
+        drawn = self._chance.choices(scopes, [*SCOPES.values()])[0]
         chosen = drawn if scope is None else scope
         made = await self._parts.chats.create_chat(lambda chat: replace(chat, cache=CacheChoice(chosen)), user)
         chat = _Chat(made.chat_id, user, chosen)
