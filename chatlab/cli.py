@@ -12,15 +12,19 @@ from chatlab.evaluation import cache_command as cache_evaluation
 from chatlab.evaluation import calibrate_command as calibration
 from chatlab.evaluation import command as history_evaluation
 from chatlab.evaluation import notes_command as notes_evaluation
+from chatlab.evaluation.replay import command as replay
 from chatlab.evaluation.traffic import command as verdict
 from chatlab.settings import import_spaces, load_settings, quieten_libraries
 from chatlab.telemetry import configure_logging
 
-BENCHMARKS = ("turn", "store", "cache", "browse", "page", "engine", "prompt", "notes", "verdict")
+BENCHMARKS = (
+    "turn", "store", "cache", "browse", "page", "engine", "prompt", "notes", "verdict", "replay", "coverage",
+)  # fmt: skip
 EVALUATIONS = {"cache": cache_evaluation, "history": history_evaluation, "notes": notes_evaluation}
 COMMANDS = {
     "calibrate": calibration.run,
     "verdict": verdict.run,
+    "replay": replay.run,
     "import": transfer.run_import,
     "export": transfer.run_export,
 }
@@ -76,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     verdict.add_arguments(
         commands.add_parser("verdict", help="what a cache and history strategies would have done with a chat export")
     )
+    replay.add_arguments(commands.add_parser("replay", help="stored turns through other configurations, compared"))
     bench = commands.add_parser("bench", help="measure a part beside its peers (from a checkout)")
     bench.add_argument("subject", choices=BENCHMARKS)
     bench.add_argument("--json", type=Path, help="write the result here, too")

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 TICK = timedelta(microseconds=1)
 
 
-def _utc_now() -> datetime:
+def utc_now() -> datetime:
+    """The system's time."""
     return datetime.now(UTC)
 
 
@@ -19,7 +20,7 @@ class Clock:
         now: The clock underneath.
     """
 
-    def __init__(self, floor: datetime | None = None, now: Callable[[], datetime] = _utc_now) -> None:
+    def __init__(self, floor: datetime | None = None, now: Callable[[], datetime] = utc_now) -> None:
         self._last = floor or datetime.min.replace(tzinfo=UTC)
         self._now = now
         self._lock = threading.Lock()  # guards _last

@@ -309,10 +309,11 @@ class Preset:
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """A person's verdict on an answer; `rating` is 1 or -1."""
+    """A person's verdict on an answer; `rating` is 1 or -1, `at` when it was given, where that is known."""
 
     rating: int
     reason: str | None
+    at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,10 @@
 
 import secrets
 import uuid
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import structlog
@@ -15,7 +15,7 @@ from chatlab.auditor import Auditor
 from chatlab.cache.answers import AnswerCache
 from chatlab.cache.stored import CacheLimits
 from chatlab.chat import ChatService
-from chatlab.clock import Clock
+from chatlab.clock import Clock, utc_now
 from chatlab.completions import CompletionService
 from chatlab.cross_encoder import CrossEncoderVerifier
 from chatlab.embedding import Embedder
@@ -52,7 +52,9 @@ class Parts:
 
 
 @contextmanager
-def wire(settings: Settings, engine: Engine | None = None) -> Generator[Parts]:
+def wire(
+    settings: Settings, engine: Engine | None = None, now: Callable[[], datetime] | None = None
+) -> Generator[Parts]:
     """Build the parts and close them in the right order.
 
     Turns under way must have been closed (`parts.jobs.close()`, on their event loop) before this is left.
@@ -60,12 +62,13 @@ def wire(settings: Settings, engine: Engine | None = None) -> Generator[Parts]:
     Args:
         settings: As loaded.
         engine: Use this one instead of what the settings name; it is closed too.
+        now: The time of day; the system's by default.
 
     Raises:
         ConfigError: The data dir is held, the model cannot be loaded, and the like.
     """
     with Store(settings.data_dir) as store:
-        clock = Clock(store.latest_time())
+        clock = Clock(store.latest_time(), now or utc_now)
         if interrupted := store.fail_live_turns(INTERRUPTED, clock()):
             log.warning("turns were interrupted when the last process ended", turns=interrupted)
         if discarded := store.purge_discarded():
@@ -86,7 +89,7 @@ def wire(settings: Settings, engine: Engine | None = None) -> Generator[Parts]:
             metrics.watch(telemetry.KV_LIMIT_BYTES, lambda: engine.load.kv_limit_bytes)
             metrics.watch(telemetry.PREEMPTED, lambda: engine.load.preempted)
             recall = Recall(embedder, vectors)
-            answers = AnswerCache(store, embedder, questions, metrics, clock, _cache_limits(settings), verifier)
+            answers = AnswerCache(store, embedder, questions, metrics, clock, cache_limits(settings), verifier)
             if vectors.made:  # somebody's chats are searched: the first question should not wait for the embedder
                 embedder.preload()
             yield Parts(
@@ -125,7 +128,8 @@ def wire(settings: Settings, engine: Engine | None = None) -> Generator[Parts]:
             engine.close()
 
 
-def _cache_limits(settings: Settings) -> CacheLimits:
+def cache_limits(settings: Settings) -> CacheLimits:
+    """What the settings promise of the cache."""
     return CacheLimits(
         max_error=settings.cache_max_error,
         max_entries=settings.cache_max_entries,

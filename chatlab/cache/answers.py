@@ -56,7 +56,12 @@ class AnswerCache(StoredAnswers):
         limits: What is promised, and what may be stored.
         verifier: Judges candidates instead of the shipped one.
         chance: Gives numbers in [0, 1); draws the hits that are audited.
+
+    Attributes:
+        patience_seconds: That a turn waits for the cache.
     """
+
+    patience_seconds = SECONDS
 
     def __init__(
         self,
@@ -87,7 +92,7 @@ class AnswerCache(StoredAnswers):
         lookup = Lookup(ask, "bypass" if ask.bypass else "miss")
 
         async def find() -> None:
-            async with asyncio.timeout(SECONDS):
+            async with asyncio.timeout(self.patience_seconds):
                 await self._find(lookup)
                 if not ask.bypass:
                     await self._labels.asked(lookup.tier == "exact")
@@ -109,9 +114,8 @@ class AnswerCache(StoredAnswers):
             return
         # 1. The exact tier: the same words after the same conversation. An answer is stored as this, too: what was
         # said before may have had its part in it.
-        history = history_key([message for turn in ask.path for message in _messages(turn)])
-        lookup.bucket = _bucket(ask, self._embedder.name, history)
-        lookup.entry_id = digest(lookup.bucket, normalised(ask.question))
+        lookup.bucket = bucket_of(ask, self._embedder.name)
+        lookup.entry_id = entry_id_of(ask, lookup.bucket)
         lookup.indexed = await self._exact(lookup, lookup.entry_id)
         if ask.bypass:
             lookup.reason = "a new answer was asked for"
@@ -132,7 +136,7 @@ class AnswerCache(StoredAnswers):
             said = [turn.user_message for turn in ask.path]  # all of it: "Always answer in French" does not grow old
             if not needs_context(ask.question, lookup.question.embedded.vector, vectors, said):
                 bucket = _bucket(ask, self._embedder.name, history="")
-                await self._exact(lookup, digest(bucket, normalised(ask.question)))
+                await self._exact(lookup, entry_id_of(ask, bucket))
         # 3. The semantic tier.
         if lookup.entry is None and lookup.following is None:
             await self._near(lookup, bucket, lookup.question)
@@ -325,6 +329,16 @@ def _heard(done: asyncio.Future[Any]) -> None:
     """Whatever became of it, the next one who asks will see."""
     if not done.cancelled():
         done.exception()
+
+
+def bucket_of(ask: Ask, embedder: str) -> str:
+    """Where the answer to a question is stored: its conversation must be equal, too."""
+    return _bucket(ask, embedder, history_key([message for turn in ask.path for message in _messages(turn)]))
+
+
+def entry_id_of(ask: Ask, bucket: str) -> str:
+    """Of the answer to a question in a bucket."""
+    return digest(bucket, normalised(ask.question))
 
 
 def _bucket(ask: Ask, embedder: str, history: str) -> str:

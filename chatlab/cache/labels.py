@@ -77,14 +77,15 @@ class Labels:
         asked, before, ours, theirs = await self._questions.get(texts)
         same = await asyncio.to_thread(agree, Answered(asked, ours), Answered(before, theirs))
         if lookup.label is None:  # a person may have spoken meanwhile
-            await self._learn(lookup, Label(lookup.nearest.score, same, weight, source))
+            await self.learn(lookup, Label(lookup.nearest.score, same, weight, source))
 
     async def person_says(self, lookup: Lookup, same: bool) -> None:
         """Take a person's word on a question under way."""
         assert lookup.nearest is not None
-        await self._learn(lookup, Label(lookup.nearest.score, same, source="person"))
+        await self.learn(lookup, Label(lookup.nearest.score, same, source="person"))
 
-    async def _learn(self, lookup: Lookup, label: Label) -> None:
+    async def learn(self, lookup: Lookup, label: Label) -> None:
+        """Take a label of a lookup in, and store it."""
         lookup.label = label
         (await self.recalibration()).learn(label)
         if lookup.noted:

@@ -185,7 +185,7 @@ class FactReport:
         }
 
     def _share(self, found: Iterator[bool]) -> Estimate | None:
-        return bootstrap.mean([float(each) for each in found], self.seed)
+        return bootstrap.share([float(each) for each in found])
 
 
 def as_json(estimate: Estimate | None) -> dict[str, Any] | None:

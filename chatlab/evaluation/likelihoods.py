@@ -124,7 +124,7 @@ def _rank_figures(found: Mapping[str, _Ranked], seed: int) -> dict[str, Any]:
     ranks = [float(each.rank) for each in found.values()]
     return {
         "n": len(found),
-        "first": _json(bootstrap.mean(list(_first(found).values()), seed)),
+        "first": _json(bootstrap.share([*_first(found).values()])),
         "mean_rank": _json(bootstrap.mean(ranks, seed)),
         "nll_per_token": _json(bootstrap.mean(list(_nll(found).values()), seed)),
     }

@@ -53,7 +53,7 @@ class Cell:
 
     def as_json(self, seed: int, peer: "Cell | None" = None) -> dict[str, Any]:
         """The cell with its intervals, and with its differences to a peer's at the same budget."""
-        coverage, evidence = _mean(self.coverage, seed), _mean(self.evidence, seed)
+        coverage, evidence = _mean(self.coverage, seed), bootstrap.share([*self.evidence.values()])
         reuse = {
             name: bootstrap.mean([getattr(each, name) for each in self.reuse], seed)
             for name in ("prefix_reuse", "prefix_reuse_cold", "prompt_reuse")

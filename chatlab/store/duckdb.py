@@ -96,13 +96,14 @@ OF_A_CHAT = (
 
 _TURN_VALUES = ", ".join(f"turns.{name}" for name in TURN_COLUMNS)
 _WITHOUT_RECIPE = ", ".join("'[]' AS prompt" if name == "prompt" else f"turns.{name}" for name in TURN_COLUMNS)
+_VERDICT = "rating, reason, feedback.created_at"
 _WITH_FEEDBACK = "FROM turns LEFT JOIN feedback ON feedback.turn_id = turns.turn_id AND feedback.{key} = $1"
 SELECT_TURN = f"""
-    SELECT {_TURN_VALUES}, rating, reason {_WITH_FEEDBACK.format(key="turn_id")} WHERE turns.turn_id = $1
+    SELECT {_TURN_VALUES}, {_VERDICT} {_WITH_FEEDBACK.format(key="turn_id")} WHERE turns.turn_id = $1
     AND turns.chat_id NOT IN (SELECT chat_id FROM chats WHERE discarded_at IS NOT NULL)
 """
 SELECT_TURNS = f"""
-    SELECT {_WITHOUT_RECIPE}, rating, reason {_WITH_FEEDBACK.format(key="chat_id")} WHERE turns.chat_id = $1
+    SELECT {_WITHOUT_RECIPE}, {_VERDICT} {_WITH_FEEDBACK.format(key="chat_id")} WHERE turns.chat_id = $1
     ORDER BY turns.created_at
 """
 SELECT_NOTES = f"SELECT {', '.join(NOTE_COLUMNS)} FROM notes WHERE chat_id = $1 ORDER BY created_at"
@@ -354,7 +355,7 @@ class DuckDBStore:
     async def rate(self, turn: Turn, rating: int, reason: str | None, at: datetime) -> None:
         """Store a person's verdict on a turn; a later one replaces it."""
         row = (turn.turn_id, turn.chat_id, turn.user_id, to_db_time(at), rating, reason)
-        feedback = Feedback(rating, reason)
+        feedback = Feedback(rating, reason, at)
         await self._write(
             turn.chat_id,
             (UPSERT_FEEDBACK, row),
@@ -438,6 +439,11 @@ class DuckDBStore:
         for (chat_id,) in rows:
             if (found := self._load(self._cursor(), chat_id)) is not None:
                 yield found
+
+    def all_lookups(self) -> list[CacheLookup]:
+        """What the cache did for every turn, oldest first. Blocks."""
+        rows = self._cursor().execute(f"{SELECT_LOOKUP} ORDER BY created_at").fetchall()
+        return [*map(lookup_from, rows)]
 
     def latest_time(self) -> datetime | None:
         """The latest time stored; new times must be later. Blocks."""

@@ -149,8 +149,8 @@ def turn_row(turn: Turn) -> tuple[Any, ...]:
 
 
 def turn_from(row: Sequence[Any]) -> Turn:
-    """From the order of TURN_COLUMNS, then perhaps the rating and the reason of a verdict."""
-    rating, reason = (*row[len(TURN_COLUMNS) :], None, None)[:2]
+    """From the order of TURN_COLUMNS, then perhaps the rating, the reason and the time of a verdict."""
+    rating, reason, rated_at = (*row[len(TURN_COLUMNS) :], None, None, None)[:3]
     return Turn(
         turn_id=row[0],
         chat_id=row[1],
@@ -167,7 +167,7 @@ def turn_from(row: Sequence[Any]) -> Turn:
         provenance=_provenance.validate_json(row[12]),
         prompt=_prompt.validate_json(row[13]),
         pinned=row[14],
-        feedback=None if rating is None else Feedback(rating, reason),
+        feedback=None if rating is None else Feedback(rating, reason, rated_at and from_db_time(rated_at)),
     )
 
 

@@ -1,0 +1,1 @@
+"""Stored turns through other configurations, in order: `python -m chatlab replay`."""
