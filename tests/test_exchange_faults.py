@@ -187,3 +187,10 @@ def test_own_turns_that_follow_each_other_in_a_circle_are_refused(read: ReadText
     turns[0]["status"] = "done?"
     with pytest.raises(ExchangeError, match=r"chats\[1\].turns\[0\].status"):
         read(json.dumps(whole))
+
+
+def test_json_that_is_nested_too_deep_is_refused_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "deep.json"
+    file.write_text('[{"conversationId": "c", "text": "\\"[[[[\\\\", "messages": ' + "[" * 200_000)
+    with pytest.raises(ExchangeError, match="nests deeper than 10,000"):
+        list(read_export(file))

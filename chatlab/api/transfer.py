@@ -1,6 +1,6 @@
 """The REST routes that take in and give out files of chats."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, Response
@@ -15,7 +15,9 @@ from chatlab.filing import give_out, take_in
 from chatlab.settings import Settings
 
 FILE_TYPES = ("application/json", "application/x-ndjson", "application/gzip", "application/zip")
-BYTES = {"schema": {"type": "string", "format": "binary"}}
+MADE_TYPES = sorted({each.media_type.partition(";")[0] for each in FORMATS.values()})
+BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+JSON: dict[str, Any] = {"schema": {}}
 
 
 def transfer_router(chats: ChatService, settings: Settings) -> APIRouter:
@@ -37,7 +39,7 @@ def transfer_router(chats: ChatService, settings: Settings) -> APIRouter:
         response_class=Response,
         responses={
             **problems(404, 422),
-            200: {"content": {each.media_type.partition(";")[0]: BYTES for each in FORMATS.values()}},
+            200: {"content": {kind: JSON if kind == "application/json" else BYTES for kind in MADE_TYPES}},
         },
     )
     async def export_chats(

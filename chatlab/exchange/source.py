@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
+import numpy as np
+
 from chatlab.errors import ExchangeError
 from chatlab.exchange.faults import EXPORT_AGAIN, fault
 
@@ -27,6 +29,7 @@ UTF8_BOM = b"\xef\xbb\xbf"
 UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 OF_CHATGPT = re.compile(r"conversations[^/]*\.json")
 NO_TEXT = "characters that are no text (NUL, half of a surrogate pair)"
+MAX_DEPTH = 10_000  # of objects and lists in each other: reading takes the square of it
 DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, NotImplementedError, RuntimeError)
 
 _ESCAPE_BYTES = 6  # \ud83d
@@ -43,6 +46,26 @@ class Bytes(Protocol):
     def read(self, n: int = -1, /) -> bytes:
         """Up to `n` bytes, empty at the end."""
         ...
+
+
+@dataclass(slots=True)
+class Nesting:
+    """How deep objects and lists lie in each other at some place of a document, which comes in blocks."""
+
+    depth: int = 0
+    in_text: int = 0
+
+    def deepest(self, block: bytes) -> int:
+        """The greatest depth in the next block, in which no escape is parted."""
+        found = np.frombuffer(block.replace(b"\\\\", b"").replace(b'\\"', b""), dtype=np.uint8)
+        if not len(found):
+            return self.depth
+        in_text = (np.cumsum(found == ord('"')) + self.in_text) % 2
+        opened = (found == ord("{")) | (found == ord("["))
+        closed = (found == ord("}")) | (found == ord("]"))
+        depths = self.depth + np.cumsum((opened.astype(np.int32) - closed) * (1 - in_text))
+        self.depth, self.in_text = int(depths[-1]), int(in_text[-1])
+        return int(depths.max())
 
 
 @dataclass(slots=True)
@@ -64,6 +87,7 @@ class Document:
     _held: bytes = b""
     _ended: bool = False
     _begun: bool = False
+    _nesting: Nesting = field(default_factory=Nesting)
 
     def peek(self, n: int) -> bytes:
         """The next bytes, up to `n`, still to be read."""
@@ -99,6 +123,10 @@ class Document:
         data = self._held + block
         cut = len(data) if self._ended else _safe_cut(data)
         whole, self._held = data[:cut], data[cut:]
+        if self._nesting.deepest(whole) > MAX_DEPTH:
+            raise fault(
+                self.name or "file", f"nests deeper than {MAX_DEPTH:,} objects and lists: export it as a flat list"
+            )
         if b"\\ud" in whole or b"\\uD" in whole or b"\\u0000" in whole:
             whole, found = _HALF.subn(rb"\1\\ufffd", whole)
             if found:
