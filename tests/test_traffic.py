@@ -103,6 +103,11 @@ def test_a_turn_counts_once_whatever_branch_and_the_same_again_is_anew() -> None
     assert found.asked[1].said == found.asked[3].said != found.asked[4].said
 
 
+def test_what_an_export_has_no_question_for_is_none() -> None:
+    chat = chat_of(("a", None, "[The assistant wrote first]", "Welcome"), ("b", "a", "Which roof?", "Tin."))
+    assert [each.anew for each in requests_of([chat]).asked] == [True, False]
+
+
 def test_chats_are_told_apart_by_time_not_by_their_order_in_the_file() -> None:
     late = chat_of(("x", None, "Later?", "Yes."), chat_id="late")
     late = replace(late, turns=tuple(replace(t, created_at=t.created_at + timedelta(days=1)) for t in late.turns))

@@ -19,6 +19,7 @@ from chatlab.messages import Feedback, Provenance, Turn, TurnStatus
 WROTE_FIRST = "[The assistant wrote first]"
 WENT_ON = "[The assistant went on]"
 NOTHING_SAID = "[Empty message]"
+NO_QUESTIONS = frozenset((WROTE_FIRST, WENT_ON, NOTHING_SAID))
 MISSING_PARENT = "links to messages that are not in the file (what followed them begins a branch)"
 TICK = timedelta(microseconds=1)
 

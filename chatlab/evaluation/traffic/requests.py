@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from chatlab.cache.reading import normalised
+from chatlab.exchange.tree import NO_QUESTIONS
 from chatlab.messages import UNKNOWN_TIME, Turn
 from chatlab.store.recent import Conversation
 
@@ -26,7 +27,7 @@ class Request:
         before: The place of the request before it in its conversation; None of a first question.
         said: Of all that was said before, the same for the same words.
         same_words: Equal for questions that count as the same.
-        anew: Whether it asks for another answer to what was just asked.
+        anew: Whether it asks for another answer to what was just asked, or is no question of a person's at all.
     """
 
     turn: Turn
@@ -110,7 +111,7 @@ def requests_of(conversations: Iterable[Conversation], most_chats: int | None = 
         parent = turn.parent_turn_id
         before = None if parent is None else places.get((chat, parent))
         words = normalised(turn.user_message)
-        anew = (chat, before, words) in known
+        anew = (chat, before, words) in known or turn.user_message in NO_QUESTIONS
         known.add((chat, before, words))
         said = "" if before is None else _said(asked[before])
         places[chat, turn.turn_id] = len(asked)
