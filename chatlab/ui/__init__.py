@@ -8,6 +8,7 @@ from chatlab.messages import CacheChoice, ChatSettings
 from chatlab.ui.guard import Guard
 from chatlab.ui.handlers import PageHandlers
 from chatlab.ui.identity import Identities
+from chatlab.ui.inspecting import Inspecting
 from chatlab.ui.library import Library
 from chatlab.ui.page import build_ui as build_page
 from chatlab.ui.panel import Panel
@@ -15,6 +16,8 @@ from chatlab.ui.presets import Presets
 from chatlab.ui.theme import theme
 from chatlab.ui.visitors import Visitors
 from chatlab.wiring import Parts
+
+STYLES = ("style.css", "inspector.css")
 
 __all__ = ["Guard", "Visitors", "build_ui", "css", "theme"]
 
@@ -24,8 +27,10 @@ def build_ui(parts: Parts) -> gr.Blocks:
     identities = Identities(parts.secret_key)
     facts, chats = parts.engine.facts, parts.chats
     defaults = ChatSettings(cache=CacheChoice(parts.settings.cache_scope))
+    handlers = PageHandlers(chats, identities, facts.model, defaults)
     return build_page(
-        PageHandlers(chats, identities, facts.model, defaults),
+        handlers,
+        Inspecting(chats, identities, handlers),
         Library(chats, identities),
         Presets(chats, identities),
         lambda: Panel(facts, defaults),
@@ -35,5 +40,5 @@ def build_ui(parts: Parts) -> gr.Blocks:
 
 
 def css() -> str:
-    """The page's style sheet."""
-    return (files("chatlab.ui") / "style.css").read_text()
+    """The page's style sheets, as one."""
+    return "\n".join((files("chatlab.ui") / name).read_text() for name in STYLES)
