@@ -122,7 +122,7 @@ def test_the_meter_warns_before_the_strategy_acts(page: Page) -> None:
     expect(page.locator("#meter")).to_contain_text("Soon the oldest turns will be left out")
     examine(page, "meter")
     ask(page, f"Number 3. {WORDS}")
-    expect(page.locator("#meter")).to_contain_text("old turn is left out")
+    expect(page.locator("#meter")).to_contain_text("2 old turns are left out")
     choose(page, "Direct", 270)
     expect(page.locator("#meter")).to_contain_text("will be refused")
 

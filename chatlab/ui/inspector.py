@@ -134,10 +134,12 @@ def inside_html(known: Inspected) -> str:
     """All of an inspector but the exact prompt."""
     turn = known.turn
     prompt = turn.provenance.prompt
+    hit = turn.source == "cache"
     parts = [
-        _cache(known),
+        _cache(known) if hit else "",
         _prompt(known, prompt) if prompt else "",
         _notes(known, prompt) if prompt else "",
+        "" if hit else _cache(known),
         _times(turn.provenance.timing),
         _tokens(known),
         _settings(known, prompt),
@@ -187,7 +189,7 @@ def _cache(known: Inspected) -> str:
         ("Matched question", cache.matched_question or ""),
         ("Similarity", "" if cache.similarity is None else f"{cache.similarity:.3f}"),
         ("Score", "" if lookup is None or lookup.score is None else f"{lookup.score:.3f}"),
-        ("Threshold", "" if cache.threshold is None else _threshold(cache.threshold)),
+        ("Threshold", "" if cache.threshold is None or cache.similarity is None else _threshold(cache.threshold)),
         ("Guard that refused", (lookup and lookup.guard) or ""),
         ("Stored", _age(known.turn, known.entry) if known.entry is not None else ""),
         ("Known to be right", said.get(lookup.same, "") if lookup is not None and lookup.same is not None else ""),

@@ -24,7 +24,7 @@ def meter_html(outlook: Outlook) -> str:
         f'<div class="gauge" role="meter" aria-label="Context of the next message" aria-valuemin="0" '
         f'aria-valuemax="{outlook.budget_tokens}" aria-valuenow="{now}" '
         f'aria-valuetext="{outlook.share:.0%} full, {tokens}. {escape(words)}"><i style="width:{width:.1%}"></i></div>'
-        f'<p><b>Context {outlook.share:.0%}</b> <span class="tokens">{tokens}</span> · '
+        f'<p><b>Context {outlook.share:.0%}</b> <span class="tokens">{tokens}</span> '
         f'<span class="words">{escape(words)}</span></p></div>'
     )
 
