@@ -30,6 +30,7 @@ from tests.browser import CHROMIUM, FLAGS
 ROUNDS = 9
 LOADS = 5
 TURNS = 200
+INSPECTED = 60  # answers opened, one after the other
 CLIENTS = 48
 MESSAGES = 6  # of a client
 THINKING_SECONDS = (0.5, 2.0)  # between two messages
@@ -54,6 +55,7 @@ def main(json_file: Path | None = None) -> None:
         page, token = _page(browser, url)
         chat = _long_chat(url, token)
         result |= _waits(page, url, chat)
+        result["inspector_on_200_turns"] = _inspecting(page, chat)
         print(result, flush=True)
         result["streaming"] = {
             "chatlab": _streaming(page, "#message textarea", "#latest .text"),
@@ -181,6 +183,37 @@ def _waits(page: Page, url: str, chat: str) -> dict[str, Any]:
             "api": round(p50(api)),
             "added": round(p50(first) - p50(api)),
         },
+    }
+
+
+def _inspecting(page: Page, chat: str) -> dict[str, Any]:
+    """From a click on an answer's line to the frame in which what is inside it stands, on the long chat."""
+    page.evaluate("(chat) => chatlab.open(chat)", chat)
+    page.wait_for_function("document.querySelectorAll('#conversation article').length >= 20")
+    while page.locator("[data-do=earlier]").count():
+        before = page.locator("#conversation article").count()
+        page.locator("[data-do=earlier]").click()
+        page.wait_for_function("(n) => document.querySelectorAll('#conversation article').length > n", arg=before)
+    folded = page.evaluate("document.querySelectorAll('#conversation *').length")
+    times: list[float] = []
+    for number in range(INSPECTED):
+        page.wait_for_timeout(100)
+        times.append(
+            page.evaluate(
+                f"async (at) => {{ {UNTIL} const all = document.querySelectorAll('#conversation .inspector');"
+                "const inspector = all[at % all.length]; inspector.scrollIntoView({block: 'center'});"
+                "await new Promise(requestAnimationFrame); const began = performance.now();"
+                "inspector.querySelector('summary').click();"
+                "await until(() => inspector.querySelector('.facts')?.checkVisibility());"
+                "const took = performance.now() - began; inspector.open = false; return took }",
+                number * 7,
+            )
+        )
+    return {
+        "p50_ms": round(p50(times)),
+        "p95_ms": round(p95(times)),
+        "turns_shown": page.locator("#conversation article").count(),
+        "elements_a_turn": round(folded / page.locator("#conversation article").count(), 1),
     }
 
 

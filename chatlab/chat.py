@@ -26,12 +26,13 @@ from chatlab.cache.lookup import Ask, Lookup
 from chatlab.clock import Clock
 from chatlab.engines.base import Engine, GenerationRequest, Piece
 from chatlab.errors import ChatlabError, FieldError, InvalidInput, NotFound, check_text
-from chatlab.history import Prompt, PromptBuilder, PromptInput, Recall, stored_messages
+from chatlab.history import Outlook, Prompt, PromptBuilder, PromptInput, Recall, stored_messages
 from chatlab.jobs import Job, Jobs
 from chatlab.library import UNDO_SECONDS, ChatLibrary
 from chatlab.messages import (
     CacheChoice,
     CacheEntry,
+    CacheLookup,
     Chat,
     DeltaEvent,
     DoneEvent,
@@ -464,6 +465,26 @@ class ChatService(ChatLibrary):
         known_template = turn.provenance.model == facts.model and facts.counting != "estimate"
         rendered = await asyncio.to_thread(self._engine.render, messages) if known_template else None
         return SeenPrompt(messages, rendered, turn.provenance.prompt.prompt_tokens)
+
+    async def looked_up(self, turn: Turn) -> tuple[CacheLookup | None, CacheEntry | None]:
+        """What the cache noted of a turn, and the stored answer that served it while there is one."""
+        return await self._answers.looked_up(turn)
+
+    async def outlook(self, user_id: str, chat_id: str, leaf: str | None) -> Outlook:
+        """How full the prompt of the next message will be, after a turn of a chat.
+
+        Raises:
+            NotFound: No such chat of this user, or no such turn in it.
+            PromptTooLong: No message fits the chat's settings.
+        """
+        known = await self._store.conversation(user_id, chat_id)
+        try:
+            path = path_to(known.turns, leaf)
+        except KeyError:
+            raise NotFound("turn", leaf or "") from None
+        chat = known.chat
+        given = PromptInput(chat.system_prompt, path, "", "", chat_id, known.notes)
+        return await self._prompts.outlook(given, chat.history, chat.params)
 
     async def rate(self, user_id: str, chat_id: str, turn_id: str, rating: int, reason: str | None) -> None:
         """Store a person's verdict (1 or -1) on an answer."""

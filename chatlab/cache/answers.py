@@ -313,6 +313,21 @@ class AnswerCache(StoredAnswers):
             await self._guarded("note", write)
         self._asked.pop(lookup.ask.turn_id, None)  # from here on the stored one is judged
 
+    async def looked_up(self, turn: Turn) -> tuple[CacheLookup | None, CacheEntry | None]:
+        """What was noted of a turn's lookup, and the entry that served it while it is stored. Never raises."""
+        known: list[CacheLookup] = []
+        entries: dict[str, CacheEntry] = {}
+
+        async def find() -> None:
+            if (found := await self._rows.lookup(turn.turn_id)) is not None:
+                known.append(found)
+                if found.outcome == "hit" and found.entry_id is not None:
+                    entries.update(await self._rows.entries([found.entry_id]))
+
+        if turn.provenance.cache.outcome != "off":
+            await self._guarded("read a lookup", find)
+        return next(iter(known), None), next(iter(entries.values()), None)
+
     async def rated(self, turn: Turn, rating: int) -> None:
         """Learn from a thumb on an answer; a thumbs-down deletes the entry that it was served, or that is from it.
 

@@ -3,7 +3,7 @@
 from chatlab.history.judge import Judge
 from chatlab.history.note_writer import NoteWriter, note_of
 from chatlab.history.notes import NOTING, Piece, chain, lines_of, text_of
-from chatlab.history.prompt import Prompt, PromptBuilder, PromptInput
+from chatlab.history.prompt import Outlook, Prompt, PromptBuilder, PromptInput
 from chatlab.history.recall import Recall
 from chatlab.history.recipe import stored_messages
 from chatlab.history.strategies import recalls
@@ -13,6 +13,7 @@ __all__ = [
     "NOTING",
     "Judge",
     "NoteWriter",
+    "Outlook",
     "Piece",
     "Prompt",
     "PromptBuilder",

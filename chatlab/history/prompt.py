@@ -83,6 +83,29 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Outlook:
+    """What the next prompt holds before its question is known.
+
+    Attributes:
+        tokens: With the least that a question takes, counted like a prompt.
+        budget_tokens: It may have.
+        n_noted: Turns that notes stand for.
+        n_left_out: Turns that are not in it, noted ones apart.
+    """
+
+    strategy: StrategyName
+    tokens: int
+    budget_tokens: int
+    n_noted: int = 0
+    n_left_out: int = 0
+
+    @property
+    def share(self) -> float:
+        """Of the budget; above 1 for what does not fit."""
+        return self.tokens / self.budget_tokens
+
+
+@dataclass(frozen=True, slots=True)
 class _Plan:
     """A prompt but for what is recalled; `evicted` turns are not in it."""
 
@@ -149,6 +172,30 @@ class PromptBuilder:
         """
         plan = await _run(True, self._plan, replace(given, question="?"), choice, params)
         return plan.before_question
+
+    async def outlook(self, given: PromptInput, choice: HistoryChoice, params: SamplingParams) -> Outlook:
+        """How full the next prompt will be, whatever will be asked: `given.question` is ignored.
+
+        Raises:
+            PromptTooLong: What always stays does not fit; not for a conversation that `direct` can no longer send.
+        """
+        return await _run(True, self._outlook, replace(given, question="?"), choice, params)
+
+    def _outlook(self, given: PromptInput, choice: HistoryChoice, params: SamplingParams) -> Outlook:
+        if choice.strategy == "direct":
+            answered = [turn for turn in given.path if turn.assistant_message]
+            whole = [
+                *self.stretches.system(given.system_prompt).messages,
+                *self.stretches.turns("verbatim", answered).messages,
+                as_question(given.question),
+            ]
+            budget = prompt_budget(self._counter.facts, params, choice.budget_tokens)
+            return Outlook("direct", self._counter.count(whole), budget)
+        plan = self._plan(given, choice, params)
+        messages = [*plan.before_question, as_question(plan.question)]
+        noted = {turn_id for stretch in plan.stretches if stretch.kind == "summary" for turn_id in stretch.turn_ids}
+        left_out = {turn.turn_id for turn in plan.evicted} - noted
+        return Outlook(plan.strategy, self._counter.count(messages), plan.budget, len(noted), len(left_out))
 
     async def due(self, given: PromptInput, choice: HistoryChoice, params: SamplingParams) -> Piece | None:
         """What is to be noted before long; None where nothing is. `given.question` is ignored.

@@ -8,6 +8,7 @@ from chatlab.messages import CacheChoice, ChatSettings
 from chatlab.ui.guard import Guard
 from chatlab.ui.handlers import PageHandlers
 from chatlab.ui.identity import Identities
+from chatlab.ui.inspecting import Inspecting
 from chatlab.ui.library import Library
 from chatlab.ui.page import build_ui as build_page
 from chatlab.ui.panel import Panel
@@ -18,6 +19,8 @@ from chatlab.ui.transfer import files_router
 from chatlab.ui.visitors import Visitors
 from chatlab.wiring import Parts
 
+STYLES = ("style", "inspector", "transfer")
+
 __all__ = ["Guard", "Visitors", "build_ui", "css", "files_router", "theme"]
 
 
@@ -26,8 +29,10 @@ def build_ui(parts: Parts) -> gr.Blocks:
     identities = Identities(parts.secret_key)
     facts, chats = parts.engine.facts, parts.chats
     defaults = ChatSettings(cache=CacheChoice(parts.settings.cache_scope))
+    handlers = PageHandlers(chats, identities, facts.model, defaults)
     return build_page(
-        PageHandlers(chats, identities, facts.model, defaults),
+        handlers,
+        Inspecting(chats, identities, handlers),
         Library(chats, identities, Tickets(parts.secret_key)),
         Presets(chats, identities),
         lambda: Panel(facts, defaults),
@@ -37,5 +42,6 @@ def build_ui(parts: Parts) -> gr.Blocks:
 
 
 def css() -> str:
-    """The page's style sheets."""
-    return "\n".join((files("chatlab.ui") / f"{name}.css").read_text() for name in ("style", "transfer"))
+    """The page's style sheets, as one."""
+    return "
+".join((files("chatlab.ui") / f"{name}.css").read_text() for name in STYLES)

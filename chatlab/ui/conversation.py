@@ -11,6 +11,7 @@ from itertools import count
 
 from chatlab.markdown import split_reasoning, to_html
 from chatlab.messages import Problem, PromptProvenance, Turn
+from chatlab.ui.inspector import badge, cache_facts, folded, similar_badge
 from chatlab.ui.notes import noted_turns
 from chatlab.ui.view import Branch
 
@@ -109,8 +110,9 @@ def _similar(branch: Branch, turn: Turn) -> str:
         return f'<button type="button" class="plain" data-do="similar" {data}>{name}</button>'
 
     return (
-        '<aside class="similar" aria-label="The answer to a similar question"><p>The answer to a similar question: '
-        f'<q>{escape(similar.question)}</q></p><div class="text">{settled_html(similar.answer)}</div>'
+        f'<aside class="similar" aria-label="The answer to a similar question">{similar_badge(similar)}'
+        f"<p>The answer to a similar question: <q>{escape(similar.question)}</q></p>"
+        f'<div class="text">{settled_html(similar.answer)}</div>'
         f'<div class="choice">{choice(True, "That’s it")}{choice(False, "Not this")}</div></aside>'
     )
 
@@ -160,7 +162,7 @@ def _footer(branch: Branch, at: int, last: bool) -> str:
     if turn.live:
         return '<footer><p class="line">&nbsp;</p></footer>'  # its place is kept: nothing moves when the line comes
     return (
-        f'<footer>{_problem(turn.error) if turn.error else ""}<p class="line">{escape(line_of(turn))}</p>'
+        f"<footer>{_problem(turn.error) if turn.error else ''}{_line(turn)}"
         f'<div class="tools">{_switch(branch, at)}{_tools(turn, last, branch.read_only)}</div>'
         f"{'' if branch.read_only else _verdict(turn)}"
         f'<textarea hidden class="raw" aria-hidden="true">{escape(turn.assistant_message or "")}</textarea></footer>'
@@ -201,6 +203,11 @@ def _tools(turn: Turn, last: bool, read_only: bool) -> str:
     tools = [button("copy", "Copy answer", "copy")] if turn.assistant_message else []
     if read_only:
         return "".join(tools)
+    if turn.source == "cache":
+        tools.append(
+            f'<button type="button" class="plain" data-do="wrong" data-turn="{turn_id}" '
+            'title="Deletes the stored answer and asks the model">Wrong answer: ask the model</button>'
+        )
     tools.append(button("regenerate", "Regenerate", "again"))
     if turn.assistant_message:
         name = "Let it go: no longer in every prompt" if turn.pinned else "Pin: the model sees it from now on"
@@ -251,10 +258,22 @@ def advice(problem: Problem) -> str:
 
 
 def line_of(turn: Turn) -> str:
-    """Source, tokens, time to first token, rate, what of the chat the model saw; what is unknown is left out."""
+    """Source, what the cache did, tokens, time to first token, rate, what of the chat the model saw."""
+    source = {"model": turn.provenance.model or "model", "cache": "from the cache", None: ""}[turn.source]
+    return " · ".join(fact for fact in (source, *_facts(turn)) if fact)
+
+
+def _line(turn: Turn) -> str:
+    """The same, with a badge for its source; it unfolds what is inside, if there is anything."""
+    facts = " · ".join(fact for fact in (badge(turn), *map(escape, _facts(turn))) if fact)
+    return folded(turn, facts) if turn.source else f'<p class="line">{facts}</p>'
+
+
+def _facts(turn: Turn) -> list[str]:
+    """What is known beside the source."""
     usage, timing = turn.provenance.usage, turn.provenance.timing
     facts = [
-        {"model": turn.provenance.model or "model", "cache": "from the cache", None: ""}[turn.source],
+        *cache_facts(turn),
         f"{usage.prompt_tokens:,} → {usage.completion_tokens:,} tokens" if usage.prompt_tokens is not None else "",
         f"first token {timing.ttft_ms:.0f} ms" if timing.ttft_ms is not None else "",
         f"{timing.tokens_per_second:.0f} tokens/s" if timing.tokens_per_second is not None else "",
@@ -262,7 +281,7 @@ def line_of(turn: Turn) -> str:
         "stopped" if turn.status == "stopped" else "",
         "cut at the token limit" if turn.finish_reason == "length" else "",
     ]
-    return " · ".join(fact for fact in facts if fact)
+    return [fact for fact in facts if fact]
 
 
 def _history(prompt: PromptProvenance | None, n_noted: int) -> list[str]:

@@ -49,7 +49,7 @@ def _item(note: Note, places: Mapping[str, int], newest: Turn, read_only: bool) 
     return (
         f'<li data-note="{escape(note.note_id)}" data-revision="{note.revision}" data-turns="{turns}">'
         f'<p class="stands">{_way_back(note, places, turns)} <span>{escape(" · ".join(facts))}</span></p>'
-        f'<div class="body">{_said(note.text)}<p class="origin">{_origin(note)}</p>'
+        f'<div class="body">{said_html(note.text)}<p class="origin">{_origin(note)}</p>'
         f"{'' if read_only else _tools(turns)}</div>"
         # The parser takes the first line end of a text area away.
         f'<textarea hidden class="raw" aria-hidden="true">\n{escape(note.text)}</textarea></li>'
@@ -79,7 +79,8 @@ def _carried(note: Note, newest: Turn) -> str:
     return "in the newest prompt" if note.updated_at <= newest.created_at else "changed since the newest prompt"
 
 
-def _said(text: str) -> str:
+def said_html(text: str) -> str:
+    """What a note says, by speaker."""
     said = ""
     for role, lines in groupby(lines_of(text), lambda line: line.role):
         said += f"<dt>{SPEAKERS[role]}</dt>" + "".join(f"<dd>{escape(line.text)}</dd>" for line in lines)

@@ -20,6 +20,7 @@ from chatlab.ui.chat_list import Shelf
 from chatlab.ui.endpoint import Endpoint
 from chatlab.ui.handlers import PageHandlers
 from chatlab.ui.identity import Identities, Kept
+from chatlab.ui.inspecting import Inspecting
 from chatlab.ui.library import Library, Listed, Managed
 from chatlab.ui.panel import Panel, chosen_from, values_of
 from chatlab.ui.presets import Presets
@@ -28,7 +29,9 @@ from chatlab.ui.view import Place, View, plain
 
 STORAGE_KEY = "chatlab"
 MAX_WAITING_EVENTS = 10_000  # of all pages; on ZeroGPU Gradio's own limit would be 1
-SCRIPTS = ("conversation", "notes", "scroll", "composer", "chats", "transfer", "tabs", "connection", "keys")
+SCRIPTS = (
+    "conversation", "notes", "scroll", "composer", "chats", "transfer", "tabs", "inspector", "connection", "keys",
+)  # fmt: skip
 # Components come when they are loaded: the scripts wait for all that they need.
 NEEDED = (
     "#chat-menu", "#chats", "#header .bar", "#latest .welcome, #latest .turn", "#composer .attach", "#message textarea",
@@ -47,6 +50,7 @@ ON_REFUSAL = "() => window.chatlab?.settled()"
 ON_END = "() => window.chatlab?.ended()"
 ON_NOTE_REFUSAL = "() => window.chatlab?.unchanged()"
 ON_TICKET = "() => setTimeout(() => window.chatlab?.ticketed())"
+ON_NOT_INSPECTED = "() => window.chatlab?.uninspected()"
 ON_PLACE = "() => setTimeout(() => window.chatlab?.placed())"
 # The server does not know the browser's time zone, and "Today" depends on it.
 ON_LOAD = (
@@ -77,6 +81,7 @@ class ChatPage:
         self,
         ui: gr.Blocks,
         handlers: PageHandlers,
+        inspecting: Inspecting,
         library: Library,
         presets: Presets,
         panel: Callable[[], Panel],
@@ -84,6 +89,7 @@ class ChatPage:
         settings: Settings,
     ) -> None:
         self._handlers = handlers
+        self._inspecting = inspecting
         self._library = library
         self._presets = presets
         self.kept = gr.BrowserState({}, storage_key=STORAGE_KEY, secret=secret)
@@ -118,6 +124,8 @@ class ChatPage:
                         )  # fmt: skip
                         self.send = gr.Button("Send", variant="primary", elem_id="send", min_width=72)
                         self.stop = gr.Button("Stop", variant="secondary", elem_id="stop", min_width=72)
+                    self.meter = _part("meter", "")
+                    self.inspected = _part("inspected", "")
             with gr.Column(elem_id="panel"):
                 gr.HTML(_asset("panel.html"), js_on_load=None, apply_default_css=False)
                 self.preset = gr.Dropdown([], label="Preset", info="Settings kept under a name.", elem_id="preset")
@@ -159,6 +167,9 @@ class ChatPage:
         self.bridge.pin_turn(self._pin_turn, here, shown, **QUIET)
         noted = self.bridge.note(self._note, here, self.notes, **QUIET)
         noted.failure(None, None, None, js=ON_NOTE_REFUSAL, **QUIET)
+        inspected = self.bridge.inspect(self._inspect, here, self.inspected, **QUIET)
+        inspected.failure(None, None, None, js=ON_NOT_INSPECTED, **QUIET)
+        self.bridge.measure(self._measure, here, self.meter, **QUIET)
         self.bridge.manage(self._manage, where, [self.notice, *listing, *whole], **QUIET)
         self.bridge.renew(self._renew, where, listing, **QUIET)
         self.search.change(self._renew, where, listing, **TYPED)
@@ -167,7 +178,9 @@ class ChatPage:
         self.place.change(None, None, None, js=ON_PLACE, **QUIET)
 
         changed = [each.blur if isinstance(each, gr.Textbox | gr.Number) else each.input for each in settings]
-        gr.on(changed, self._configure, [*here, *settings], None, **QUIET)
+        gr.on(changed, self._configure, [*here, *settings], None, **QUIET).then(
+            self._measure, here, self.meter, **QUIET
+        )
         self.preset.input(self._apply, [self.kept, self.preset], settings, **QUIET).then(
             self._configure, [*here, *settings], None, **QUIET
         )
@@ -200,10 +213,22 @@ class ChatPage:
 
     async def _again(self, kept: Kept, place: str, event: gr.EventData, request: gr.Request) -> AsyncGenerator[Updates]:
         wanted = _Payload(event)
-        on_with_it = wanted.text("do") == "continue"
-        views = self._handlers.again(kept, _page(request), Place.of(place), wanted.text("turn"), on_with_it)
+        at, turn_id, do = Place.of(place), wanted.text("turn"), wanted.text("do")
+        if do == "wrong":
+            views = self._inspecting.wrong(kept, _page(request), at, turn_id)
+        else:
+            views = self._handlers.again(kept, _page(request), at, turn_id, on_with_it=do == "continue")
         async for updates in _views(views, _updates):
             yield updates
+
+    async def _inspect(self, kept: Kept, place: str, event: gr.EventData) -> str:
+        wanted = _Payload(event)
+        return await _or_shown(
+            self._inspecting.inspect(kept, Place.of(place), wanted.text("turn"), wanted.text("part"))
+        )
+
+    async def _measure(self, kept: Kept, place: str) -> str:
+        return await _or_shown(self._inspecting.measure(kept, Place.of(place)))
 
     async def _stop(self, kept: Kept, place: str) -> None:
         await _or_shown(self._handlers.stop(kept, Place.of(place)))
@@ -296,12 +321,12 @@ class _Payload:
 
 
 def build_ui(
-    handlers: PageHandlers, library: Library, presets: Presets, panel: Callable[[], Panel], identities: Identities,
-    settings: Settings,
+    handlers: PageHandlers, inspecting: Inspecting, library: Library, presets: Presets, panel: Callable[[], Panel],
+    identities: Identities, settings: Settings,
 ) -> gr.Blocks:  # fmt: skip
     """The page. One file a tab: the chat is the first."""
     with gr.Blocks(title="chatlab", fill_height=True, fill_width=True, analytics_enabled=False) as ui:
-        ChatPage(ui, handlers, library, presets, panel, identities.storage_secret, settings)
+        ChatPage(ui, handlers, inspecting, library, presets, panel, identities.storage_secret, settings)
         ui.queue(max_size=MAX_WAITING_EVENTS)
         api(Endpoint(handlers, identities).ask, api_name="ask", concurrency_limit=None)
     return ui

@@ -71,7 +71,7 @@ class Panel:
             SCOPES,
             value=defaults.cache.scope,
             label="Answer cache",
-            info="Whose earlier answers may serve a question asked again. Kept with the chat; nothing is served yet.",
+            info="Whose earlier answers may serve a question asked again. Each answer says when one did.",
         )
         params = defaults.params
         self.max_new_tokens = _number_box(

@@ -71,4 +71,4 @@ document.addEventListener("click", (event) => {
   const action = target && page.actions[target.dataset.do];
   if (action) action(target, event);
 });
-// Used as events of the bridge: "open_chat", "again", "rate", "pin_turn", "note", "manage", "renew".
+// Used as events of the bridge: "open_chat", "again", "rate", "pin_turn", "note", "manage", "renew", "inspect", "measure".

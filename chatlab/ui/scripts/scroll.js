@@ -6,6 +6,7 @@ let fromEnd = 0;
 const toEnd = () => { view.scrollTop = view.scrollHeight; };
 const distance = () => view.scrollHeight - view.scrollTop - view.clientHeight;
 page.follow = () => { following = true; toEnd(); };
+page.stay = () => { following = false; }; // what unfolds below is read from its beginning
 page.actions["to-end"] = page.follow;
 
 view.addEventListener("scroll", () => {
