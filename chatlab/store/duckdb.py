@@ -21,6 +21,7 @@ from chatlab.errors import NotFound
 from chatlab.messages import LIVE, Chat, Feedback, Note, Preset, Problem, Turn
 from chatlab.store.answers import DELETE_ENTRIES_OF_CHAT, DELETE_LOOKUPS_OF_CHAT, AnswerRows
 from chatlab.store.browse import SearchHit, hit_from, list_query, search_query, select_chats
+from chatlab.store.insights import InsightRows
 from chatlab.store.lock import DataDirLock
 from chatlab.store.migrate import migrate, migrations
 from chatlab.store.recent import Conversation, RecentChats
@@ -107,7 +108,11 @@ SELECT_PRESETS = f"SELECT {', '.join(PRESET_COLUMNS)} FROM presets WHERE user_id
 
 
 class DuckDBStore:
-    """The store of one data dir, open between `__enter__` and `__exit__`; `answers` are those of the cache.
+    """The store of one data dir, open between `__enter__` and `__exit__`.
+
+    Attributes:
+        answers: Of the cache.
+        insights: Turns summed up.
 
     Raises:
         DataDirHeld: Another process has the data dir (`__enter__`).
@@ -120,6 +125,7 @@ class DuckDBStore:
         self._resources = ExitStack()
         self._local = threading.local()
         self.answers = AnswerRows(self._read, self._write)
+        self.insights = InsightRows(self._read)
 
     def __enter__(self) -> Self:
         """Lock the data dir, open the file, bring its schema up to date."""

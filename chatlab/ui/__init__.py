@@ -1,13 +1,18 @@
 """The web page: one file a tab, thin handlers over the chat service."""
 
+from collections.abc import Callable
+from datetime import UTC, datetime
 from importlib.resources import files
 
 import gradio as gr
 
 from chatlab.messages import CacheChoice, ChatSettings
+from chatlab.ui.cache_tab import CachePage
+from chatlab.ui.frame import TABS
 from chatlab.ui.guard import Guard
 from chatlab.ui.handlers import PageHandlers
 from chatlab.ui.identity import Identities
+from chatlab.ui.insights import InsightsPage
 from chatlab.ui.library import Library
 from chatlab.ui.page import build_ui as build_page
 from chatlab.ui.panel import Panel
@@ -24,7 +29,7 @@ def build_ui(parts: Parts) -> gr.Blocks:
     identities = Identities(parts.secret_key)
     facts, chats = parts.engine.facts, parts.chats
     defaults = ChatSettings(cache=CacheChoice(parts.settings.cache_scope))
-    return build_page(
+    ui = build_page(
         PageHandlers(chats, identities, facts.model, defaults),
         Library(chats, identities),
         Presets(chats, identities),
@@ -32,6 +37,19 @@ def build_ui(parts: Parts) -> gr.Blocks:
         identities,
         parts.settings,
     )
+    build: dict[str, Callable[[], object]] = {
+        "cache": lambda: CachePage(ui, identities, parts.answers, _now),
+        "insights": lambda: InsightsPage(ui, identities, parts.store.insights, _now),
+    }
+    for path, name in TABS:
+        if path in build:
+            with ui.route(name, path, show_in_navbar=False):
+                build[path]()
+    return ui
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def css() -> str:
