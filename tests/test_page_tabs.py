@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
-from tests.browser import CHROMIUM, FLAGS, NARROW, ask, examine, new_context, open_chat_page
+from tests.browser import CHROMIUM, FLAGS, NARROW, WIDE, ask, examine, new_context, open_chat_page
 from tests.conftest import Server, server_starter
 
 pytestmark = pytest.mark.live
@@ -49,7 +49,7 @@ def looks(page: Page, name: str) -> None:
     page.evaluate("document.body.classList.add('dark')")
     examine(page, f"{name}-dark")
     page.evaluate("document.body.classList.remove('dark')")
-    page.set_viewport_size(NARROW)
+    page.set_viewport_size(ViewportSize(width=NARROW["width"], height=NARROW["height"]))
     assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
     examine(page, f"{name}-narrow")
 
@@ -122,3 +122,35 @@ def test_where_storage_is_denied_the_person_stays_who_they_are(browser: Browser,
         page.locator("nav.pages").get_by_role("link", name="Chat").click()
         expect(page.locator("#latest .said")).to_have_text("Where is Oslo?")
         assert page.evaluate("window.name") == ""
+
+
+def test_compare_two_configurations_and_vote_blind(page: Page) -> None:
+    ask(page, "Where is Oslo?")
+    turn_to(page, "Compare")
+    expect(page.get_by_text("No votes yet")).to_be_visible()
+    expect(page.get_by_label("Conversation")).to_have_value("Where is Oslo?")
+    looks(page, "compare-empty")
+    page.set_viewport_size(ViewportSize(width=WIDE["width"], height=WIDE["height"]))
+    second = page.locator("#configurations > .column").nth(1)
+    second.get_by_label("System prompt").fill("Be terse.")
+    second.get_by_label("Temperature").fill("7")
+    page.get_by_role("button", name="Compare", exact=True).click()
+    expect(page.get_by_text("Configuration 2: Temperature")).to_be_visible()
+    second.get_by_label("Temperature").fill("1")
+    page.get_by_label("Question", exact=True).fill("And where is Bergen?")
+    page.get_by_label("Price of a million prompt tokens").fill("2")
+    page.get_by_role("button", name="Compare", exact=True).click()
+    sides = page.locator(".side")
+    expect(sides).to_have_count(2)
+    expect(page.get_by_role("button", name="A is better")).to_be_visible()
+    expect(sides.first.locator(".text")).to_contain_text("And where is Bergen?")
+    expect(page.locator("#sides")).not_to_contain_text("configuration")
+    examine(page, "compare-blind")
+    page.get_by_role("button", name="A is better").click()
+    expect(page.get_by_text("Your vote is stored.")).to_be_visible()
+    expect(page.locator(".side.better")).to_contain_text("your choice")
+    expect(page.locator(".compared")).to_contain_text("First token")
+    expect(page.locator("#wins")).to_contain_text("100 %")
+    page.locator(".diff summary").click()
+    expect(page.locator(".diff")).to_contain_text("System prompt")
+    looks(page, "compare")

@@ -89,7 +89,7 @@ class AnswerCache(StoredAnswers):
         async def find() -> None:
             async with asyncio.timeout(SECONDS):
                 await self._find(lookup)
-                if not ask.bypass:
+                if not ask.bypass and not ask.peek:
                     await self._labels.asked(lookup.tier == "exact")
 
         if not await self._guarded("look up", find):

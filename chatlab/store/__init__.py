@@ -2,7 +2,8 @@
 
 from chatlab.store.answers import AnswerRows, EntryPage
 from chatlab.store.browse import SearchHit
+from chatlab.store.comparisons import Vote, VoteRows
 from chatlab.store.duckdb import DuckDBStore as Store
 from chatlab.store.rows import Page
 
-__all__ = ["AnswerRows", "EntryPage", "Page", "SearchHit", "Store"]
+__all__ = ["AnswerRows", "EntryPage", "Page", "SearchHit", "Store", "Vote", "VoteRows"]

@@ -21,6 +21,7 @@ from chatlab.errors import NotFound
 from chatlab.messages import LIVE, Chat, Feedback, Note, Preset, Problem, Turn
 from chatlab.store.answers import DELETE_ENTRIES_OF_CHAT, DELETE_LOOKUPS_OF_CHAT, AnswerRows
 from chatlab.store.browse import SearchHit, hit_from, list_query, search_query, select_chats
+from chatlab.store.comparisons import DELETE_VOTES_OF_CHAT, VoteRows
 from chatlab.store.insights import InsightRows
 from chatlab.store.lock import DataDirLock
 from chatlab.store.migrate import migrate, migrations
@@ -85,6 +86,7 @@ OF_A_CHAT = (
     DELETE_NOTES,
     DELETE_ENTRIES_OF_CHAT,
     DELETE_LOOKUPS_OF_CHAT,
+    DELETE_VOTES_OF_CHAT,
     DELETE_CHAT,
 )
 
@@ -113,6 +115,7 @@ class DuckDBStore:
     Attributes:
         answers: Of the cache.
         insights: Turns summed up.
+        votes: On answers side by side.
 
     Raises:
         DataDirHeld: Another process has the data dir (`__enter__`).
@@ -126,6 +129,7 @@ class DuckDBStore:
         self._local = threading.local()
         self.answers = AnswerRows(self._read, self._write)
         self.insights = InsightRows(self._read)
+        self.votes = VoteRows(self._read, self._write)
 
     def __enter__(self) -> Self:
         """Lock the data dir, open the file, bring its schema up to date."""

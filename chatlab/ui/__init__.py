@@ -8,6 +8,7 @@ import gradio as gr
 
 from chatlab.messages import CacheChoice, ChatSettings
 from chatlab.ui.cache_tab import CachePage
+from chatlab.ui.compare import ComparePage
 from chatlab.ui.frame import TABS
 from chatlab.ui.guard import Guard
 from chatlab.ui.handlers import PageHandlers
@@ -38,6 +39,9 @@ def build_ui(parts: Parts) -> gr.Blocks:
         parts.settings,
     )
     build: dict[str, Callable[[], object]] = {
+        "compare": lambda: ComparePage(
+            ui, identities, chats, parts.comparisons, lambda: Panel(facts, defaults), facts.model, defaults
+        ),
         "cache": lambda: CachePage(ui, identities, parts.answers, _now),
         "insights": lambda: InsightsPage(ui, identities, parts.store.insights, _now),
     }

@@ -198,8 +198,8 @@ def _draw(chart: Chart, drawn: Line | Points | Rule | Bars) -> str:
 def _stack(chart: Chart) -> str:
     """Bars on one another, each with its own words for those who point at it."""
     stacked = [each for each in chart.drawn if isinstance(each, Bars)]
-    width = 0.76 * (RIGHT - LEFT) / max((len(each.heights) for each in stacked), default=1)
     feet = [0.0] * max((len(each.heights) for each in stacked), default=0)
+    width = min(40.0, 0.76 * (RIGHT - LEFT) / max(len(feet), 1))
     found: list[str] = []
     for place, bars in enumerate(stacked):
         fill = f' style="fill:url(#{chart.name}-hatch)"' if place == 1 else ""
