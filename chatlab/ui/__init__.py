@@ -40,7 +40,7 @@ def build_ui(parts: Parts) -> gr.Blocks:
     )
     build: dict[str, Callable[[], object]] = {
         "compare": lambda: ComparePage(
-            ui, identities, chats, parts.comparisons, lambda: Panel(facts, defaults), facts.model, defaults
+            ui, identities, chats, parts.comparisons, lambda: Panel(facts, defaults), defaults
         ),
         "cache": lambda: CachePage(ui, identities, parts.answers, _now),
         "insights": lambda: InsightsPage(ui, identities, parts.store.insights, _now),

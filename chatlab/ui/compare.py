@@ -4,7 +4,6 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
-from html import escape
 from importlib.resources import files
 from typing import Any
 
@@ -40,7 +39,6 @@ class ComparePage:
 
     Args:
         panel: Makes the components of one configuration.
-        model: That answers; all that is offered.
         defaults: The settings of a new chat; the configurations begin with them, and with other strategies.
     """
 
@@ -51,7 +49,6 @@ class ComparePage:
         chats: ChatService,
         comparisons: Comparisons,
         panel: Callable[[], Panel],
-        model: str,
         defaults: ChatSettings,
     ) -> None:
         self._chats = chats
@@ -71,19 +68,13 @@ class ComparePage:
                 blind = gr.Checkbox(True, label="Hide which is which until I vote", elem_id="blind")
                 prompt_price = gr.Number(None, label="Price of a million prompt tokens", minimum=0, placeholder="none")
                 answer_price = gr.Number(None, label="Price of a million answer tokens", minimum=0, placeholder="none")
-            gr.HTML(
-                f'<p class="facts">Model: <b>{escape(model)}</b>, the only one that this server offers.</p>',
-                js_on_load=None,
-                apply_default_css=False,
-            )
             panels: list[Panel] = []
             columns: list[gr.Column] = []
             with gr.Row(elem_id="configurations"):
                 for at in range(MAX_SIDES):
                     with gr.Column(visible=at < MIN_SIDES, min_width=240) as column:
                         gr.HTML(f"<h2>Configuration {at + 1}</h2>", js_on_load=None, apply_default_css=False)
-                        with gr.Accordion("Settings", open=at < MIN_SIDES):
-                            panels.append(panel())
+                        panels.append(panel())
                     columns.append(column)
             with gr.Row(elem_id="run"):
                 start = gr.Button("Compare", variant="primary", elem_id="start")

@@ -103,8 +103,10 @@ def _told(made: Comparison, prices: Prices, blind: bool) -> str:
         f"{cells}</tr></thead><tbody>{lines}</tbody></table></div>"
     )
     first, *others = order
+    served = [name for name, side in order if side.provenance.cache.outcome == "hit"]
+    note = f'<p class="facts">{", ".join(served)}: from the cache, no model saw it.</p>' if served else ""
     diffs = "".join(diff_html(first[0], first[1].messages, name, side.messages) for name, side in others)
-    return f"{said}<h2>Figures</h2>{table}<h2>What each model saw</h2>{diffs}"
+    return f"{said}<h2>Figures</h2>{table}<h2>What each model saw</h2>{note}{diffs}"
 
 
 def figures_of(order: Sequence[tuple[str, Side]], prices: Prices) -> list[tuple[str, ...]]:
