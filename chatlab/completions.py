@@ -82,16 +82,18 @@ class CompletionService:
         params: SamplingParams,
         history: HistoryChoice | None = None,
         scope: CacheScope | None = None,
+        peek: bool = False,
     ) -> Prepared:
         """Check that a request can be answered, or find its answer in the cache where a scope is given.
 
         What a strategy recalls of its messages is found by words alone, what it notes of them is statements alone.
+        With `peek`, the cache is only looked at: no answer enters it, and no lookup is counted.
 
         Raises:
             InvalidInput: The messages do not form a conversation (with `history` or a scope), or do not fit
                 (`PromptTooLong`).
         """
-        lookup = None if scope is None else await self._look_up(user_id, messages, params, scope, history)
+        lookup = None if scope is None else await self._look_up(user_id, messages, params, scope, history, peek)
         if lookup is not None and lookup.entry is not None:
             return Prepared(GenerationRequest(tuple(messages), params, user_id), None, 0, lookup)
         return replace(await self._prepared(user_id, messages, params, history), lookup=lookup)
@@ -103,6 +105,7 @@ class CompletionService:
         params: SamplingParams,
         scope: CacheScope,
         history: HistoryChoice | None,
+        peek: bool,
     ) -> Lookup:
         given = self._as_conversation(user_id, messages)
         facts = self._engine.facts
@@ -118,6 +121,7 @@ class CompletionService:
                 params=params,
                 model=f"{facts.engine}/{facts.model}",
                 history=history,
+                peek=peek,
             )
         )
 
@@ -143,7 +147,8 @@ class CompletionService:
         lookup = prepared.lookup
         if lookup is not None and (lookup.entry is not None or await self._follows(lookup)):
             assert lookup.entry is not None
-            self._jobs.aside(self._served(lookup, prepared), "learn of a hit")
+            if not lookup.ask.peek:
+                self._jobs.aside(self._served(lookup, prepared), "learn of a hit")
             yield Piece(lookup.entry.answer)
             yield Finished("stop", Usage(0, 0, 0, lookup.entry.saved_tokens))
             return
@@ -158,7 +163,7 @@ class CompletionService:
                         progress.take(chunk)
                         if isinstance(chunk, Piece):
                             said.append(chunk.text)
-                        if isinstance(chunk, Finished) and lookup is not None:
+                        if isinstance(chunk, Finished) and lookup is not None and not lookup.ask.peek:
                             kept = await self._keep(lookup, prepared, progress, "".join(said))
                         yield chunk
         finally:
@@ -167,6 +172,8 @@ class CompletionService:
 
     async def _follows(self, lookup: Lookup) -> bool:
         """Whether who asks the same right now got an answer, which is served then; else others may wait for it here."""
+        if lookup.ask.peek:
+            return False
         self._answers.lead(lookup)
         if lookup.following is None:
             return False

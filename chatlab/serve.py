@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import threading
+import warnings
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
@@ -115,18 +116,20 @@ def build_server(parts: Parts) -> tuple[gr.Server, gr.Blocks]:
     install(server, parts)
     server.include_router(files_router(parts))
     ui = build_ui(parts)
-    gr.mount_gradio_app(
-        server,
-        ui,
-        path="/",
-        run_history=False,
-        show_error=False,  # but for those meant for people
-        footer_links=[],
-        theme=theme(),
-        css=css(),
-        ssr_mode=False,
-        max_file_size=MAX_FILE_BYTES,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "SSR mode is not supported")  # said of every app with several pages
+        gr.mount_gradio_app(
+            server,
+            ui,
+            path="/",
+            run_history=False,
+            show_error=False,  # but for those meant for people
+            footer_links=[],
+            theme=theme(),
+            css=css(),
+            ssr_mode=False,
+            max_file_size=MAX_FILE_BYTES,
+        )
     if parts.settings.on_zero_gpu:
         server.add_middleware(Visitors, ui=ui)
     server.add_middleware(Guard)

@@ -16,6 +16,7 @@ from chatlab.cache.answers import AnswerCache
 from chatlab.cache.stored import CacheLimits
 from chatlab.chat import ChatService
 from chatlab.clock import Clock, utc_now
+from chatlab.comparison import Comparisons
 from chatlab.completions import CompletionService
 from chatlab.cross_encoder import CrossEncoderVerifier
 from chatlab.embedding import Embedder
@@ -48,6 +49,7 @@ class Parts:
     metrics: Metrics
     chats: ChatService
     completions: CompletionService
+    comparisons: Comparisons
     secret_key: str
 
 
@@ -92,6 +94,22 @@ def wire(
             answers = AnswerCache(store, embedder, questions, metrics, clock, cache_limits(settings), verifier)
             if vectors.made:  # somebody's chats are searched: the first question should not wait for the embedder
                 embedder.preload()
+            chats = ChatService(
+                store,
+                jobs,
+                engine,
+                recall,
+                answers,
+                metrics,
+                clock,
+                lambda: uuid.uuid4().hex,
+                settings.max_message_chars,
+                notes=settings.notes,
+            )
+            completions = CompletionService(
+                jobs, engine, recall, answers, Auditor(engine, metrics), clock, lambda: uuid.uuid4().hex
+            )
+            facts = engine.facts
             yield Parts(
                 settings=settings,
                 store=store,
@@ -101,20 +119,17 @@ def wire(
                 recall=recall,
                 answers=answers,
                 metrics=metrics,
-                chats=ChatService(
-                    store,
-                    jobs,
-                    engine,
-                    recall,
-                    answers,
-                    metrics,
+                chats=chats,
+                completions=completions,
+                comparisons=Comparisons(
+                    chats,
+                    completions,
+                    store.votes,
+                    facts.model,
+                    facts.engine,
                     clock,
                     lambda: uuid.uuid4().hex,
                     settings.max_message_chars,
-                    notes=settings.notes,
-                ),
-                completions=CompletionService(
-                    jobs, engine, recall, answers, Auditor(engine, metrics), clock, lambda: uuid.uuid4().hex
                 ),
                 secret_key=settings.secret_key or _kept_secret(settings.data_dir),
             )

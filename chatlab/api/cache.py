@@ -6,7 +6,7 @@ from typing import Annotated, Self
 from fastapi import APIRouter, Query
 
 from chatlab.api.identity import Caller
-from chatlab.api.parameters import problems
+from chatlab.api.parameters import ID, problems
 from chatlab.api.problems import problem_response, route_class
 from chatlab.api.schemas import Answer
 from chatlab.cache.answers import AnswerCache
@@ -14,8 +14,11 @@ from chatlab.cache.curve import Calibrated
 from chatlab.cache.statistics import CacheStatistics
 from chatlab.messages import CacheScope
 from chatlab.settings import Settings
+from chatlab.store import EntryPage
 
 MAX_DAYS = 3_650
+MAX_ENTRIES = 200
+MAX_QUERY_CHARS = 1_000
 
 
 class ShareBody(Answer):
@@ -76,6 +79,34 @@ class StatisticsBody(Answer):
         return cls.model_validate(known)
 
 
+class EntryBody(Answer):
+    """A stored answer of the caller's: it was given to them, and may be served again."""
+
+    entry_id: str
+    question: str
+    answer: str
+    chat_id: str
+    turn_id: str
+    saved_tokens: int
+    cost_ms: float
+    created_at: datetime
+    expires_at: datetime
+    hits: int
+
+
+class EntryPageBody(Answer):
+    """Some of the caller's entries, newest first; `n` is how many there are in all, or were found."""
+
+    entries: list[EntryBody]
+    next_cursor: str | None
+    n: int
+
+    @classmethod
+    def of(cls, page: EntryPage) -> Self:
+        """From the package's value."""
+        return cls.model_validate(page)
+
+
 class CalibrationBody(Answer):
     """Where the threshold stands; the lists are the curve of the labels of all users, without a word of theirs."""
 
@@ -118,5 +149,30 @@ def cache_router(answers: AnswerCache, settings: Settings) -> APIRouter:
     async def get_calibration(user_id: Caller) -> CalibrationBody:
         """The threshold in force, and what the labels say of every other one."""
         return CalibrationBody.of(await answers.calibration())
+
+    @router.post("/cache/calibration", responses=problems(422))
+    async def recalibrate(user_id: Caller) -> CalibrationBody:
+        """Find the threshold anew, by what labels are stored now."""
+        return CalibrationBody.of(await answers.recalibrate())
+
+    @router.get("/cache/entries", responses=problems(422))
+    async def get_entries(
+        user_id: Caller,
+        limit: Annotated[int, Query(ge=1, le=MAX_ENTRIES)] = 50,
+        cursor: Annotated[str | None, Query(max_length=200)] = None,
+        q: Annotated[str | None, Query(max_length=MAX_QUERY_CHARS)] = None,
+    ) -> EntryPageBody:
+        """The stored answers that are from the caller, newest first; `q` searches questions and answers."""
+        return EntryPageBody.of(await answers.entries(user_id, limit, cursor, q))
+
+    @router.delete("/cache/entries", status_code=204, responses=problems(422))
+    async def delete_entries(user_id: Caller) -> None:
+        """Evict every stored answer that is from the caller."""
+        await answers.evict_all(user_id)
+
+    @router.delete("/cache/entries/{entryID}", status_code=204, responses=problems(404, 422))
+    async def delete_entry(user_id: Caller, entryID: ID) -> None:
+        """Evict a stored answer that is from the caller: the same question is computed again."""
+        await answers.evict_entry(user_id, entryID)
 
     return router

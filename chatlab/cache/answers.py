@@ -20,7 +20,7 @@ import structlog
 from chatlab.cache.admission import answers_the_question, time_to_live
 from chatlab.cache.comparator import shipped
 from chatlab.cache.context import needs_context
-from chatlab.cache.curve import Calibrated, curve_of_log
+from chatlab.cache.curve import Calibrated, curve_of_log, labels_of_log
 from chatlab.cache.decision import CANDIDATES, Judgement, Verifier, best, closest, judge
 from chatlab.cache.evidence import Question
 from chatlab.cache.key import CALIBRATION_VERSION, digest, history_key
@@ -94,7 +94,7 @@ class AnswerCache(StoredAnswers):
         async def find() -> None:
             async with asyncio.timeout(self.patience_seconds):
                 await self._find(lookup)
-                if not ask.bypass:
+                if not ask.bypass and not ask.peek:
                     await self._labels.asked(lookup.tier == "exact")
 
         if not await self._guarded("look up", find):
@@ -291,9 +291,15 @@ class AnswerCache(StoredAnswers):
 
     async def calibration(self) -> Calibrated:
         """The threshold in force, and what the labels that it rests on say of every other one."""
-        curve = await asyncio.to_thread(curve_of_log, await self._labels.log(), shipped())
+        log = await self._labels.log()
+        curve, labels = await asyncio.to_thread(lambda: (curve_of_log(log, shipped()), labels_of_log(log)))
         recalibration = await self._labels.recalibration()
-        return Calibrated(self._limits.max_error, recalibration.threshold, recalibration.n_labels, curve)
+        return Calibrated(self._limits.max_error, recalibration.threshold, recalibration.n_labels, curve, labels)
+
+    async def recalibrate(self) -> Calibrated:
+        """Find the threshold anew, by what labels are stored now; it holds for the next lookups."""
+        await self._labels.renew()
+        return await self.calibration()
 
     # Keeping count, letting go
 

@@ -68,22 +68,28 @@ class Calibrated:
         threshold: Least score that is served; above 1 nothing is.
         n_labels: That the threshold rests on, beside the shipped calibration.
         curve: What the stored labels alone say.
+        labels: These.
     """
 
     max_error: float
     threshold: float
     n_labels: int
     curve: Curve
+    labels: Sequence[Label] = ()
 
 
 def curve_of_log(lookups: Sequence[CacheLookup], comparator: Comparator) -> Curve:
     """The curve of the labels of stored lookups."""
-    labels = [
+    return curve_of(labels_of_log(lookups), sum(each.guard is not None for each in lookups), comparator)
+
+
+def labels_of_log(lookups: Sequence[CacheLookup]) -> list[Label]:
+    """What is known of candidates that were scored."""
+    return [
         Label(each.score, each.same, each.label_weight or 1.0, each.label_source or "miss")
         for each in lookups
         if each.same is not None and each.score and each.tier != "exact"
     ]
-    return curve_of(labels, sum(each.guard is not None for each in lookups), comparator)
 
 
 def curve_of(labels: Sequence[Label], n_refused: float = 0.0, comparator: Comparator | None = None) -> Curve:

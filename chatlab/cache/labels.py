@@ -46,9 +46,17 @@ class Labels:
         """What is known by now, with what earlier processes stored."""
         async with self._reading:
             if self._known is None:
-                log = await self.log()
-                self._known = await asyncio.to_thread(known_from, log, self._max_error, self._calibrated)
+                self._known = await self._read()
             return self._known
+
+    async def renew(self) -> Recalibration:
+        """What is known by what is stored now, found anew."""
+        async with self._reading:
+            self._known = await self._read()
+            return self._known
+
+    async def _read(self) -> Recalibration:
+        return await asyncio.to_thread(known_from, await self.log(), self._max_error, self._calibrated)
 
     async def log(self) -> list[CacheLookup]:
         """The latest lookups with scores of this verifier, oldest first."""

@@ -31,6 +31,7 @@ class Ask:
         bypass: Whether the model is to answer in any case.
         model: That would answer, and what runs it.
         history: What of the path the model would see.
+        peek: Whether nothing is to be kept of it, not even that it was asked.
     """
 
     user_id: str
@@ -44,6 +45,7 @@ class Ask:
     model: str
     bypass: bool = False
     history: HistoryChoice | None = None
+    peek: bool = False
 
 
 @dataclass(slots=True)

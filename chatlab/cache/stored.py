@@ -6,7 +6,7 @@ loop.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,9 +19,9 @@ from chatlab.cache.questions import CHUNK, Questions
 from chatlab.cache.recalibration import AUDIT_SHARE
 from chatlab.cache.verifier import calibrated_for
 from chatlab.embedding import Embedder
-from chatlab.errors import ModelUnavailable, VectorsUnavailable
+from chatlab.errors import ModelUnavailable, NotFound, VectorsUnavailable
 from chatlab.messages import CacheEntry, Turn
-from chatlab.store import Store
+from chatlab.store import EntryPage, Store
 from chatlab.telemetry import Metrics
 from chatlab.vectors import Vectors
 
@@ -194,6 +194,36 @@ class StoredAnswers:
             return False
         written.append(now)
         return True
+
+    async def entries(self, user_id: str, limit: int, cursor: str | None = None, q: str | None = None) -> EntryPage:
+        """The entries that are from a user, newest first, whoever they may serve.
+
+        Raises:
+            InvalidInput: The cursor is none of ours.
+        """
+        return await self._rows.of_user(user_id, limit, cursor, q)
+
+    async def evict_entry(self, user_id: str, entry_id: str) -> None:
+        """Delete an entry that is from a user.
+
+        Raises:
+            NotFound: There is no such entry of theirs.
+        """
+        found = (await self._rows.entries([entry_id])).get(entry_id)
+        if found is None or found.user_id != user_id:
+            raise NotFound("entry", entry_id)
+        await self._let_go([entry_id])
+
+    async def evict_all(self, user_id: str) -> int:
+        """Delete every entry that is from a user; how many there were."""
+        gone = await self._rows.ids_of_user(user_id)
+        await self._let_go(gone)
+        return len(gone)
+
+    async def _let_go(self, entry_ids: Sequence[str]) -> None:
+        """Delete entries; a vector that is left behind finds nothing, and goes with the next start."""
+        await self._rows.delete(entry_ids)
+        await self._guarded("evict", lambda: self._vectors.delete(entry_ids))
 
     async def evict(self, turn: Turn) -> None:
         """Delete the entry that a turn was served, or that is from it. Never raises."""

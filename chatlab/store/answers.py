@@ -2,14 +2,15 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, fields
+from dataclasses import astuple, dataclass, fields
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 import duckdb
 
 from chatlab.messages import CacheEntry, CacheLookup, LabelSource
-from chatlab.store.rows import from_db_time, to_db_time
+from chatlab.store.browse import Query
+from chatlab.store.rows import cursor_at, from_db_time, place_of, to_db_time
 from chatlab.store.statements import CHAT_IS_THERE, Row, Statement
 from chatlab.store.writer import Condition, Outdated
 
@@ -36,6 +37,19 @@ LEAST_WORTH = """
     SELECT entry_id FROM cache_entries
     ORDER BY cost_ms * (hits + 1) / (1 + greatest(0, extract(epoch FROM ($1 - created_at)))) LIMIT $2
 """
+
+
+@dataclass(frozen=True, slots=True)
+class EntryPage:
+    """Some entries of a user, and where the next ones begin; `next_cursor` None is the end.
+
+    Attributes:
+        n: That there are in all, and were found.
+    """
+
+    entries: tuple[CacheEntry, ...]
+    next_cursor: str | None
+    n: int
 
 
 class Read(Protocol):
@@ -72,6 +86,34 @@ class AnswerRows:
             return {}
         rows = await self._read(lambda db: db.execute(select_entries(len(entry_ids)), [*entry_ids]).fetchall())
         return {entry.entry_id: entry for entry in map(entry_from, rows)}
+
+    async def of_user(self, user_id: str, limit: int, cursor: str | None = None, q: str | None = None) -> EntryPage:
+        """The entries that are from a user, newest first; `q` is in the question or the answer.
+
+        Raises:
+            InvalidInput: The cursor is none of ours.
+        """
+        query = Query()
+        where = f"user_id = {query.value(user_id)}"
+        if q:
+            where += f" AND {query.contains(q, 'question', 'answer')}"
+        count, counted = f"SELECT count(*) FROM cache_entries WHERE {where}", [*query.values]
+        if cursor is not None:
+            at, entry_id = place_of(cursor)
+            where += f" AND (created_at, entry_id) < ({query.value(at)}, {query.value(entry_id)})"
+        sql = f"{SELECT_ENTRY} WHERE {where} ORDER BY created_at DESC, entry_id DESC LIMIT {limit + 1:d}"
+
+        def both(db: duckdb.DuckDBPyConnection) -> tuple[list[Any], list[Any]]:
+            return db.execute(sql, query.values).fetchall(), db.execute(count, counted).fetchall()
+
+        rows, n = await self._read(both)
+        found = [*map(entry_from, rows[:limit])]
+        after = cursor_at(found[-1].created_at, found[-1].entry_id) if len(rows) > limit else None
+        return EntryPage(tuple(found), after, n[0][0])
+
+    async def ids_of_user(self, user_id: str) -> list[str]:
+        """The ids of the entries that are from a user."""
+        return await self._ids("SELECT entry_id FROM cache_entries WHERE user_id = $1", [user_id])
 
     async def save(self, entry: CacheEntry) -> bool:
         """Store an answer unless its chat is gone; one with the same id is replaced. Whether it was stored."""

@@ -27,6 +27,8 @@ from chatlab.store.answers import (
     lookup_from,
 )
 from chatlab.store.browse import SearchHit, hit_from, list_query, search_query, select_chats
+from chatlab.store.comparisons import DELETE_VOTES_OF_CHAT, VoteRows
+from chatlab.store.insights import InsightRows
 from chatlab.store.lock import DataDirLock
 from chatlab.store.migrate import migrate, migrations
 from chatlab.store.recent import Conversation, RecentChats
@@ -91,6 +93,7 @@ OF_A_CHAT = (
     DELETE_NOTES,
     DELETE_ENTRIES_OF_CHAT,
     DELETE_LOOKUPS_OF_CHAT,
+    DELETE_VOTES_OF_CHAT,
     DELETE_CHAT,
 )
 
@@ -116,7 +119,12 @@ SELECT_PRESETS = f"SELECT {', '.join(PRESET_COLUMNS)} FROM presets WHERE user_id
 
 
 class DuckDBStore:
-    """The store of one data dir, open between `__enter__` and `__exit__`; `answers` are those of the cache.
+    """The store of one data dir, open between `__enter__` and `__exit__`.
+
+    Attributes:
+        answers: Of the cache.
+        insights: Turns summed up.
+        votes: On answers side by side.
 
     Raises:
         DataDirHeld: Another process has the data dir (`__enter__`).
@@ -129,6 +137,8 @@ class DuckDBStore:
         self._resources = ExitStack()
         self._local = threading.local()
         self.answers = AnswerRows(self._read, self._write)
+        self.insights = InsightRows(self._read)
+        self.votes = VoteRows(self._read, self._write)
 
     def __enter__(self) -> Self:
         """Lock the data dir, open the file, bring its schema up to date."""

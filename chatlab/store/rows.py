@@ -222,7 +222,12 @@ def problem_json(problem: Problem) -> str:
 
 def cursor_of(chat: Chat) -> str:
     """An opaque place in the list of chats, right after `chat`."""
-    place = f"{to_db_time(chat.updated_at).isoformat()}|{chat.chat_id}"
+    return cursor_at(chat.updated_at, chat.chat_id)
+
+
+def cursor_at(time: datetime, thing_id: str) -> str:
+    """An opaque place in a list by time and id, right after these."""
+    place = f"{to_db_time(time).isoformat()}|{thing_id}"
     return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
 
 

@@ -38,6 +38,7 @@ SQL_TYPES = {
     "own": "BOOLEAN",
     "same": "BOOLEAN",
     "label_weight": "DOUBLE PRECISION",
+    "winner": "INTEGER",
 }
 
 

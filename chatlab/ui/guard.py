@@ -9,6 +9,8 @@ from importlib.resources import files
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from chatlab.ui.frame import TABS
+
 API = "/gradio_api"
 # Of Gradio's own routes: what the page and Gradio's clients need to call our named endpoints, and nothing that reads,
 # writes or fetches files (`file`, `upload`, `proxy`, `stream`), records, or reports.
@@ -30,7 +32,8 @@ POLICY = "; ".join(
         "form-action 'self'",
     )
 ).encode()
-HEAD = ("storage.html", "stream.html")  # scripts that run before Gradio's
+HEAD = ("storage.html", "stream.html", "pages.html")  # scripts that run before Gradio's
+PAGES = frozenset(f"/{path}" for path, _ in TABS)
 
 
 class Guard:
@@ -49,7 +52,7 @@ class Guard:
         if closed(path):
             await JSONResponse({"detail": "Not found"}, 404)(scope, receive, send)
             return
-        await self._app(scope, receive, _GuardedSend(send, self._head if path == "/" else b""))
+        await self._app(scope, receive, _GuardedSend(send, self._head if path in PAGES else b""))
 
 
 def closed(path: str) -> bool:

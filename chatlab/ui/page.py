@@ -5,12 +5,11 @@ was clicked. The page's place is a hidden text in the browser, so that no state 
 """
 
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from importlib.resources import files
 from typing import Any
 
 import gradio as gr
-import structlog
 from gradio.events import api
 
 from chatlab.errors import InvalidInput
@@ -18,6 +17,10 @@ from chatlab.messages import ChatSettings
 from chatlab.settings import Settings
 from chatlab.ui.chat_list import Shelf
 from chatlab.ui.endpoint import Endpoint
+from chatlab.ui.failures import failed as _failed
+from chatlab.ui.failures import or_shown as _or_shown
+from chatlab.ui.failures import shown as _shown
+from chatlab.ui.frame import STORAGE_KEY, nav_html
 from chatlab.ui.handlers import PageHandlers
 from chatlab.ui.identity import Identities, Kept
 from chatlab.ui.inspecting import Inspecting
@@ -27,7 +30,6 @@ from chatlab.ui.presets import Presets
 from chatlab.ui.refusal import Refused, refusal
 from chatlab.ui.view import Place, View, plain
 
-STORAGE_KEY = "chatlab"
 MAX_WAITING_EVENTS = 10_000  # of all pages; on ZeroGPU Gradio's own limit would be 1
 SCRIPTS = (
     "conversation", "notes", "scroll", "composer", "chats", "transfer", "tabs", "inspector", "connection", "keys",
@@ -71,8 +73,6 @@ QUIET: dict[str, Any] = {
 
 TYPED: dict[str, Any] = {**QUIET, "trigger_mode": "always_last"}  # letters come faster than answers
 
-log = structlog.get_logger(__name__)
-
 
 class ChatPage:
     """The chat tab: its components and what connects them. Built inside `gr.Blocks`."""
@@ -100,7 +100,7 @@ class ChatPage:
         self.bridge = gr.HTML(_asset("dialogs.html"), js_on_load=_scripts(), apply_default_css=False, elem_id="bridge")
         with gr.Row(elem_id="shell"):
             with gr.Column(elem_id="sidebar"):
-                gr.HTML(_asset("brand.html"), js_on_load=None, apply_default_css=False)
+                gr.HTML(_asset("brand.html").format(nav=nav_html("")), js_on_load=None, apply_default_css=False)
                 self.search = gr.Textbox(
                     label="Search chats", show_label=False, container=False, placeholder="Search", elem_id="search",
                     max_lines=1,
@@ -342,29 +342,11 @@ async def _views(views: AsyncGenerator[View], updates: Callable[[View], Updates]
         raise _failed() from error
 
 
-async def _or_shown(work: Awaitable[Any]) -> Any:
-    try:
-        return await work
-    except Refused as error:
-        raise _shown(error) from error
-    except Exception as error:
-        raise _failed() from error
-
-
 def _chosen(values: tuple[Any, ...]) -> ChatSettings:
     try:
         return chosen_from(values)
     except InvalidInput as error:
         raise _shown(refusal(error)) from error
-
-
-def _failed() -> gr.Error:
-    log.exception("the page failed")
-    return gr.Error("The server could not do it; its log says why. Try again.", print_exception=False)
-
-
-def _shown(error: Refused) -> gr.Error:
-    return gr.Error(str(error), title="That did not work", print_exception=False)
 
 
 def _updates(view: View) -> Updates:

@@ -21,6 +21,9 @@ _FIELDS: Mapping[str, str] = {
     "repetition_penalty": "Repetition penalty",
     "seed": "Seed",
     "stop": "Stop strings",
+    "question": "Question",
+    "configurations": "Configurations",
+    "vote": "The vote",
     "name": "The name",
     "text": "The note",
 }

@@ -1,0 +1,216 @@
+"""The page Compare: one question, or a stored conversation, through several configurations side by side."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
+from importlib.resources import files
+from typing import Any
+
+import gradio as gr
+
+from chatlab.chat import ChatService
+from chatlab.comparison import MAX_SIDES, MIN_SIDES, Comparison, Comparisons
+from chatlab.errors import ChatlabError, InvalidInput
+from chatlab.messages import ChatSettings, HistoryChoice, StrategyName
+from chatlab.ui.failures import failed, or_shown
+from chatlab.ui.frame import Frame, empty_html, or_said, part, problem_html
+from chatlab.ui.identity import Identities, Kept
+from chatlab.ui.insights import QUIET
+from chatlab.ui.panel import Panel, chosen_from, values_of
+from chatlab.ui.refusal import Refused, refusal
+from chatlab.ui.sides import Prices, sides_html, wins_html
+from chatlab.ui.view import plain
+
+UPDATE_SECONDS = 0.1  # between two views of growing answers
+MAX_KEPT = 1_000  # comparisons without a vote, of all pages
+CHATS_OFFERED = 50
+NO_CHAT = ""
+BEGIN: tuple[StrategyName, ...] = ("truncate", "hybrid", "summarize", "direct")  # of the configurations at first
+ABOUT = (
+    "The same words through several configurations. Nothing of it enters your chats, your cache or your statistics; "
+    "only your vote is stored. Stored answers are looked at where a configuration's cache allows it."
+)
+FIRST = empty_html("Nothing compared yet", "Choose what differs, ask a question, and the answers stream side by side.")
+
+
+class ComparePage:
+    """Built inside the page's route.
+
+    Args:
+        panel: Makes the components of one configuration.
+        defaults: The settings of a new chat; the configurations begin with them, and with other strategies.
+    """
+
+    def __init__(
+        self,
+        ui: gr.Blocks,
+        identities: Identities,
+        chats: ChatService,
+        comparisons: Comparisons,
+        panel: Callable[[], Panel],
+        defaults: ChatSettings,
+    ) -> None:
+        self._chats = chats
+        self._comparisons = comparisons
+        self._begin = [replace(defaults, history=HistoryChoice(each)) for each in BEGIN]
+        self._made: OrderedDict[str, Comparison] = OrderedDict()  # by page
+        self._frame = frame = Frame(identities, "compare", ABOUT)
+        with gr.Column(elem_classes="tab"):
+            with gr.Row(elem_id="asked"):
+                chat = gr.Dropdown(
+                    [("None: the question alone", NO_CHAT)], value=NO_CHAT, label="Conversation", elem_id="chat-choice",
+                    info="Goes before the question. Without a question, its last one is asked again.",
+                )  # fmt: skip
+                question = gr.Textbox(label="Question", lines=2, max_lines=8, elem_id="question")
+            with gr.Row(elem_id="choices"):
+                n = gr.Radio([*range(MIN_SIDES, MAX_SIDES + 1)], value=2, label="Configurations", elem_id="range")
+                blind = gr.Checkbox(True, label="Hide which is which until I vote", elem_id="blind")
+                prompt_price = gr.Number(None, label="Price of a million prompt tokens", minimum=0, placeholder="none")
+                answer_price = gr.Number(None, label="Price of a million answer tokens", minimum=0, placeholder="none")
+            panels: list[Panel] = []
+            columns: list[gr.Column] = []
+            with gr.Row(elem_id="configurations"):
+                for at in range(MAX_SIDES):
+                    with gr.Column(visible=at < MIN_SIDES, min_width=240) as column:
+                        gr.HTML(f"<h2>Configuration {at + 1}</h2>", js_on_load=None, apply_default_css=False)
+                        panels.append(panel())
+                    columns.append(column)
+            with gr.Row(elem_id="run"):
+                start = gr.Button("Compare", variant="primary", elem_id="start")
+                stop = gr.Button("Stop", elem_id="stop-all")
+            sides = gr.HTML(
+                FIRST, js_on_load=(files("chatlab.ui") / "scripts" / "compare.js").read_text(), apply_default_css=False,
+                elem_id="sides",
+            )  # fmt: skip
+            wins = part("wins")
+        prices = [blind, prompt_price, answer_price]
+        settings = [each for one in panels for each in one.components]
+        ui.load(self._load, [frame.kept], [frame.kept, chat, wins, *prices[1:], *settings], **QUIET)
+        n.input(_shown_columns, [n], columns, **QUIET)
+        run = [frame.kept, chat, question, n, *prices, *settings]
+        start.click(self._run, run, sides, **QUIET)
+        stop.click(self._stop, [frame.kept], None, **QUIET)
+        for event in (sides.vote, sides.reveal):
+            event(self._vote, [frame.kept, *prices], [sides, wins], **QUIET)
+
+    async def _load(self, kept: Kept, request: gr.Request) -> tuple[Any, ...]:
+        kept, user_id = self._frame.identify(kept)
+        page = await or_shown(self._chats.chats(user_id, CHATS_OFFERED))
+        choices = [
+            ("None: the question alone", NO_CHAT),
+            *((each.title or "Untitled", each.chat_id) for each in page.chats),
+        ]
+        wanted = plain(request.query_params.get("chat"))
+        value = wanted if any(wanted == chat_id for _, chat_id in choices) else NO_CHAT
+        begin = [each for settings in self._begin for each in values_of(settings)]  # Gradio's own empty number is 0
+        return kept, gr.update(choices=choices, value=value), await or_said(self._wins(user_id)), None, None, *begin
+
+    async def _wins(self, user_id: str) -> str:
+        return f"<h2>Which configuration wins</h2>{wins_html(await self._comparisons.wins(user_id))}"
+
+    async def _run(
+        self,
+        request: gr.Request,
+        kept: Kept,
+        chat_id: str,
+        question: str,
+        n: int,
+        blind: bool,
+        prompt_price: object,
+        answer_price: object,
+        *values: Any,
+    ) -> AsyncGenerator[str]:
+        session, made = str(request.session_hash), None
+        try:
+            user_id = self._frame.require(kept)
+            prices, chosen = prices_from(prompt_price, answer_price), configurations_from(n, values)
+            made = await self._comparisons.begin(user_id, plain(question), chosen, plain(chat_id), bool(blind))
+            await self._keep(session, made)
+            while made.live:
+                made.changed.clear()
+                yield sides_html(made, bool(blind), prices)
+                await made.changed.wait()
+                await asyncio.sleep(UPDATE_SECONDS)
+            yield sides_html(made, bool(blind), prices)
+        except Refused as error:
+            yield problem_html(str(error))
+        except ChatlabError as error:
+            yield problem_html(str(refusal(error)))
+        except Exception as error:
+            raise failed() from error
+        finally:
+            if made is not None:  # whoever leaves the page stops it
+                await made.stop()
+
+    async def _keep(self, session: str, made: Comparison) -> None:
+        """Remember what a page compares, until its vote."""
+        if (before := self._made.pop(session, None)) is not None:
+            await before.stop()
+        self._made[session] = made
+        while len(self._made) > MAX_KEPT:
+            self._made.popitem(last=False)
+
+    async def _stop(self, request: gr.Request, kept: Kept) -> None:
+        made = self._made.get(str(request.session_hash))
+        if made is not None and made.user_id == self._frame.require(kept):
+            await made.stop()
+
+    async def _vote(
+        self, request: gr.Request, kept: Kept, blind: bool, prompt_price: object, answer_price: object,
+        event: gr.EventData,
+    ) -> tuple[str, str]:  # fmt: skip
+        data = getattr(event, "_data", None)
+        winner = str(data.get("winner")) if isinstance(data, dict) else ""
+        reveal = isinstance(data, dict) and data.get("do") == "reveal"
+
+        async def work() -> tuple[str, str]:
+            user_id = self._frame.require(kept)
+            made = self._made.get(str(request.session_hash))
+            if made is None or made.user_id != user_id:
+                raise Refused("There is nothing to vote on: compare first.")
+            if not reveal:
+                await self._comparisons.vote(made, int(winner) if winner.isdecimal() else None)
+            return (
+                sides_html(made, not reveal, prices_from(prompt_price, answer_price)),
+                await self._wins(user_id),
+            )
+
+        return await or_shown(work())
+
+
+def configurations_from(n: object, values: Sequence[Any]) -> list[ChatSettings]:
+    """The first configurations of the page's components.
+
+    Raises:
+        Refused: One cannot be used; names it and the field.
+    """
+    if n not in range(MIN_SIDES, MAX_SIDES + 1):
+        raise Refused(f"Configurations: choose {MIN_SIDES} to {MAX_SIDES}.")
+    width = len(values) // MAX_SIDES
+    chosen: list[ChatSettings] = []
+    for at in range(int(str(n))):
+        try:
+            chosen.append(chosen_from(values[at * width : (at + 1) * width]))
+        except InvalidInput as error:
+            raise Refused(f"Configuration {at + 1}: {refusal(error)}") from error
+    return chosen
+
+
+def prices_from(prompt: object, answer: object) -> Prices:
+    """Prices as typed.
+
+    Raises:
+        Refused: One cannot be a price; names it.
+    """
+    found: list[float | None] = []
+    for name, value in (("prompt", prompt), ("answer", answer)):
+        if value is None or isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e9:
+            found.append(None if value is None else float(value))
+        else:
+            raise Refused(f"Price of a million {name} tokens: must be a number of at least 0.")
+    return Prices(*found)
+
+
+def _shown_columns(n: int) -> list[Any]:
+    return [gr.update(visible=at < n) for at in range(MAX_SIDES)]
