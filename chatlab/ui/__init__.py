@@ -13,8 +13,8 @@ from chatlab.ui.frame import TABS
 from chatlab.ui.guard import Guard
 from chatlab.ui.handlers import PageHandlers
 from chatlab.ui.identity import Identities
-from chatlab.ui.inspecting import Inspecting
 from chatlab.ui.insights import InsightsPage
+from chatlab.ui.inspecting import Inspecting
 from chatlab.ui.library import Library
 from chatlab.ui.page import build_ui as build_page
 from chatlab.ui.panel import Panel
