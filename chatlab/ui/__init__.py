@@ -25,7 +25,7 @@ from chatlab.ui.transfer import files_router
 from chatlab.ui.visitors import Visitors
 from chatlab.wiring import Parts
 
-STYLES = ("style", "inspector", "transfer", "tabs")
+STYLES = ("style", "inspector", "transfer")  # those of the pages beside the chat come with them
 
 __all__ = ["Guard", "Visitors", "build_ui", "css", "files_router", "theme"]
 
