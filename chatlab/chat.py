@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
+from chatlab.attribution import Attribution, Attributor
 from chatlab.auditor import Auditor
 from chatlab.cache.answers import AnswerCache
 from chatlab.cache.lookup import Ask, Lookup
@@ -158,6 +159,7 @@ class ChatService(ChatLibrary):
         self._partials = PartialTexts(store, metrics)
         self._titles = TitleWriter(engine, jobs, metrics)
         self._auditor = Auditor(engine, metrics)
+        self._attributor = Attributor(engine)
         self._max_message_chars = max_message_chars
 
     # Chats with their turns
@@ -485,6 +487,25 @@ class ChatService(ChatLibrary):
         chat = known.chat
         given = PromptInput(chat.system_prompt, path, "", "", chat_id, known.notes)
         return await self._prompts.outlook(given, chat.history, chat.params)
+
+    @property
+    def attributes(self) -> bool:
+        """Whether it can be measured what of its prompt mattered for an answer."""
+        return self._attributor.able
+
+    async def attribution(self, user_id: str, chat_id: str, turn_id: str) -> Attribution:
+        """What of its prompt mattered for an answer; takes the time of some answers.
+
+        Raises:
+            NotFound: No such turn.
+            InvalidInput: It cannot be measured; says why.
+        """
+        known = await self._store.conversation(user_id, chat_id)
+        turns = {turn.turn_id: turn for turn in known.turns}
+        turn = await self._store.turn(user_id, turn_id)  # with its recipe
+        if turn_id not in turns:
+            raise NotFound("turn", turn_id)
+        return await self._attributor.attribute(turn, turns)
 
     async def rate(self, user_id: str, chat_id: str, turn_id: str, rating: int, reason: str | None) -> None:
         """Store a person's verdict (1 or -1) on an answer."""

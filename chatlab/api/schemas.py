@@ -4,12 +4,13 @@ Request bodies become the package's own values here (`to_*`), values become answ
 knows both forms.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
+from chatlab.attribution import Attribution
 from chatlab.messages import (
     MAX_BUDGET_TOKENS,
     MAX_STOP_CHARS,
@@ -403,6 +404,30 @@ class PromptBody(Answer):
         return cls(
             messages=[MessageBody(**message) for message in messages], rendered=rendered, prompt_tokens=prompt_tokens
         )
+
+
+class EffectBody(Answer):
+    """What leaving a part of the prompt out does to the answer's log-likelihood, in nats."""
+
+    kind: PartKind
+    turn_ids: list[str]
+    tokens: int
+    change: float
+
+
+class AttributionBody(Answer):
+    """What of its prompt mattered for an answer."""
+
+    parts: list[EffectBody]
+    log_likelihood: float
+    tokens: int
+    model: str
+    ms: float
+
+    @classmethod
+    def of(cls, found: Attribution) -> Self:
+        """From the package's value."""
+        return cls.model_validate(asdict(found))
 
 
 class SimilarBody(Answer):

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Header, Response
 from chatlab.api.identity import Caller
 from chatlab.api.parameters import ID, problems
 from chatlab.api.problems import problem_response, route_class
-from chatlab.api.schemas import NewFeedback, NewTurn, PromptBody, SimilarVerdict, TurnBody, TurnChange
+from chatlab.api.schemas import AttributionBody, NewFeedback, NewTurn, PromptBody, SimilarVerdict, TurnBody, TurnChange
 from chatlab.api.sse import encode, stream_response
 from chatlab.chat import NEWEST, ChatService, TurnRequest
 from chatlab.messages import CacheChoice, Chat, SamplingParams
@@ -74,11 +74,23 @@ def turns_router(chats: ChatService, settings: Settings) -> APIRouter:
         """Say whether the answer to the similar question of `status` will do: if so, it is this turn's answer."""
         return TurnBody.of(await chats.judge_similar(user_id, turnID, body.same))
 
+    _add_inside_routes(router, chats)
+    return router
+
+
+def _add_inside_routes(router: APIRouter, chats: ChatService) -> None:
+    """What is in a turn, and what a person says of it."""
+
     @router.get("/chat/{chatID}/turns/{turnID}/prompt", responses=problems(404, 422))
     async def get_prompt(user_id: Caller, chatID: ID, turnID: ID) -> PromptBody:
         """What the model saw."""
         seen = await chats.prompt(user_id, chatID, turnID)
         return PromptBody.of(seen.messages, seen.rendered, seen.prompt_tokens)
+
+    @router.get("/chat/{chatID}/turns/{turnID}/attribution", responses=problems(404, 422, 502))
+    async def get_attribution(user_id: Caller, chatID: ID, turnID: ID) -> AttributionBody:
+        """What of its prompt mattered for an answer: how likely that is without each part. Takes a while."""
+        return AttributionBody.of(await chats.attribution(user_id, chatID, turnID))
 
     @router.patch("/chat/{chatID}/turns/{turnID}", responses=problems(404, 413, 422))
     async def change_turn(user_id: Caller, chatID: ID, turnID: ID, body: TurnChange) -> TurnBody:
@@ -89,8 +101,6 @@ def turns_router(chats: ChatService, settings: Settings) -> APIRouter:
     async def rate_turn(user_id: Caller, chatID: ID, turnID: ID, body: NewFeedback) -> None:
         """Say whether an answer was good (1) or not (-1)."""
         await chats.rate(user_id, chatID, turnID, body.rating, body.reason)
-
-    return router
 
 
 def turn_request(body: NewTurn, chat: Chat) -> TurnRequest:

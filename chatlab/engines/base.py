@@ -6,7 +6,7 @@ fairly between users, so that callers may start as many streams as they like.
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from chatlab.errors import FieldError, PromptTooLong
 from chatlab.messages import FinishReason, Message, SamplingParams, Usage
@@ -161,6 +161,27 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Stop what is running and free the model; idempotent."""
+        ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """An engine that can also say how likely an answer is. Not every one can: a server may not tell."""
+
+    async def score(self, request: GenerationRequest, answer: str, most_tokens: int) -> tuple[float, ...]:
+        """How likely each token of an answer is after a prompt and the tokens before it: natural logarithms.
+
+        It takes a place like an answer; cancelling frees it. The request's sampling is ignored.
+
+        Args:
+            request: The prompt.
+            answer: Not empty.
+            most_tokens: Longer answers are scored as far as this.
+
+        Raises:
+            PromptTooLong: Prompt and answer exceed the context.
+            EngineError: The model failed.
+        """
         ...
 
 

@@ -8,6 +8,7 @@ import asyncio
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -47,6 +48,7 @@ class GenerationJob:
         text: The answer.
         context: The asker's: ZeroGPU finds its visitor there.
         cancelled: Set by the reader, read by the threads.
+        given_ids: The answer's tokens where it is given, to be scored; `log_likelihoods` are theirs.
     """
 
     user_id: str
@@ -58,6 +60,8 @@ class GenerationJob:
     out: asyncio.Queue[Chunk | BaseException] = field(default_factory=asyncio.Queue)
     context: Context = field(default_factory=copy_context)
     cancelled: bool = False
+    given_ids: Sequence[int] = ()
+    log_likelihoods: list[float] = field(default_factory=list[float])
 
 
 class Outbox:
@@ -151,6 +155,12 @@ class InProcessEngine(ABC):
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[Chunk]:
         """See `Engine.stream`."""
         job = await asyncio.to_thread(self._job, request, asyncio.get_running_loop())
+        async with aclosing(self._chunks(job)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def _chunks(self, job: GenerationJob) -> AsyncGenerator[Chunk]:
+        """What a job gives, which is queued now; closing the generator takes it back."""
         with self._wake:
             if not self.alive:
                 raise EngineError("the engine is closed")

@@ -5,9 +5,11 @@ threads for each thread that ever computed in parallel, and where the teams toge
 cores, each of them sleeps between two operations instead of waiting for a moment: a token takes 25 ms instead of 15.
 """
 
+import asyncio
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -20,8 +22,10 @@ from chatlab.engines.models import ModelSource
 from chatlab.engines.runtime.loading import Described, make_runner
 from chatlab.engines.runtime.memory import default_kv_bytes
 from chatlab.engines.runtime.runner import Runner
-from chatlab.engines.runtime.sampling import Sampler
+from chatlab.engines.runtime.sampling import Given, Sampler
 from chatlab.engines.runtime.scheduler import Joined, Outcome, Scheduler, TokenSequence
+from chatlab.engines.text import AnswerText
+from chatlab.messages import SamplingParams
 
 log = structlog.get_logger(__name__)
 
@@ -90,6 +94,25 @@ class TransformersEngine(InProcessEngine):
             preempted=self._scheduler.n_preempted,
         )
 
+    async def score(self, request: GenerationRequest, answer: str, most_tokens: int) -> tuple[float, ...]:
+        """See `Scorer.score`: the answer is computed like any other, but for the choice of its tokens."""
+        loop = asyncio.get_running_loop()
+        job = await asyncio.to_thread(self._scoring, request, answer, most_tokens, loop)
+        async with aclosing(self._chunks(job)) as chunks:
+            async for _ in chunks:
+                pass
+        return tuple(job.log_likelihoods)
+
+    def _scoring(
+        self, request: GenerationRequest, answer: str, most_tokens: int, loop: asyncio.AbstractEventLoop
+    ) -> GenerationJob:
+        given_ids = self._template.encode(answer)[:most_tokens]
+        if not given_ids:
+            raise ValueError("an empty answer has no likelihood")
+        params = SamplingParams(temperature=0.0, max_new_tokens=len(given_ids))
+        text = AnswerText(self._tokenizer, frozenset(), (), len(given_ids))  # whatever it holds does not end it
+        return replace(self._job(replace(request, params=params), loop), given_ids=given_ids, text=text)
+
     def warm(self, request: GenerationRequest) -> None:
         """See `Engine.warm`; where too many wait, the oldest is forgotten."""
         with self._wake:
@@ -104,7 +127,10 @@ class TransformersEngine(InProcessEngine):
         outbox = Outbox()
         while (joining := self._joining()) is not None:
             for job in joining:
-                sequence = TokenSequence(job.user_id, [*job.prompt_ids], Sampler(job.params, job.prompt_ids))
+                chosen_by = Sampler(job.params, job.prompt_ids)
+                if job.given_ids:
+                    chosen_by = Given(job.given_ids, job.log_likelihoods)
+                sequence = TokenSequence(job.user_id, [*job.prompt_ids], chosen_by)
                 self._answers[sequence] = job
                 self._scheduler.join(sequence)
             if not self._answers and self._begin_warming():

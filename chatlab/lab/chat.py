@@ -4,6 +4,7 @@ from collections.abc import Generator, Sequence
 from typing import Literal
 
 from chatlab.api.schemas import NewFeedback, NewTurn, NoteChange
+from chatlab.attribution import Attribution
 from chatlab.chat import NEWEST, SeenPrompt
 from chatlab.lab.choices import Cache, History, Params, checked
 from chatlab.lab.following import Following
@@ -119,6 +120,14 @@ class LabChat:
     def prompt(self, turn: Turn | str) -> SeenPrompt:
         """What the model saw for a turn, as messages and as the rendered text."""
         return self._thread.call(self._chats.prompt(self.user_id, self.chat_id, _id_of(turn)))
+
+    def what_mattered(self, turn: Turn | str) -> Attribution:
+        """How much less likely an answer is without each part of its prompt, in nats; see docs/attribution.md.
+
+        Raises:
+            InvalidInput: It cannot be measured; says why.
+        """
+        return self._thread.call(self._chats.attribution(self.user_id, self.chat_id, _id_of(turn)))
 
     def rate(self, turn: Turn | str, rating: Literal[1, -1], reason: str | None = None) -> None:
         """Say whether an answer was good (1) or not (-1)."""

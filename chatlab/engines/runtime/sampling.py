@@ -55,6 +55,26 @@ class Sampler:
             self._seen.add(token_id)
 
 
+class Given(Sampler):
+    """Chooses what is given, and notes how likely it was.
+
+    Args:
+        token_ids: The answer.
+        log_likelihoods: Natural logarithm of each token's probability, added as they come.
+    """
+
+    def __init__(self, token_ids: Sequence[int], log_likelihoods: list[float]) -> None:
+        super().__init__(SamplingParams(temperature=0.0), ())
+        self._token_ids = token_ids
+        self._log_likelihoods = log_likelihoods
+
+    def take(self, logits: torch.Tensor) -> int:
+        """The next token, whatever the logits, (vocab) float32, prefer."""
+        token = self._token_ids[len(self._log_likelihoods)]
+        self._log_likelihoods.append(float(logits[token] - logits.logsumexp(-1)))
+        return token
+
+
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """What each of n sequences may go on with, (n, k) each, most probable first.
@@ -82,6 +102,9 @@ def sample(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int | None
     highest, tokens = logits.max(-1)  # NaN if any is
     sound = torch.isfinite(highest).tolist()
     chosen: list[int | None] = [token if fine else None for token, fine in zip(tokens.tolist(), sound, strict=True)]
+    for i, sampler in enumerate(samplers):
+        if sound[i] and isinstance(sampler, Given):
+            chosen[i] = sampler.take(logits[i])
     changed = [i for i, s in enumerate(samplers) if sound[i] and not (s.greedy and s.penalty == 1.0)]
     if changed:
         rows = [samplers[i] for i in changed]
