@@ -267,7 +267,11 @@ def test_the_app_on_the_platforms_own_package(zero_gpu_space: Space, device_api:
         # 3. A longer limit asks for more; stopping gives the GPU back at once.
         accepted = client.post(
             f"/chat/{chat_id}/completion",
-            json={"userMessage": "Count from one to a thousand, in words.", "params": {"maxNewTokens": 700}},
+            json={
+                "userMessage": "Write a long story about a river.",
+                "parentTurnID": None,
+                "params": {"maxNewTokens": 700, "temperature": 0},
+            },
             headers={"Prefer": "respond-async"},
         )
         turn_id = accepted.json()["turnID"]
