@@ -1,6 +1,7 @@
 """The inspector and the context meter in a real Chromium: what people open, read, and are warned of."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -139,3 +140,30 @@ def test_inspector_in_the_dark_and_narrow(browser: Browser, server: Server) -> N
             examine(page, f"inspector-{name}")
             if size:
                 assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+
+
+def test_what_mattered(browser: Browser, bundled_model: Path, tmp_path: Path) -> None:
+    with server_starter(tmp_path) as start, new_context(browser) as context:
+        page = open_chat_page(context.new_page(), start(engine="transformers", model=bundled_model).url)
+        page.get_by_label("Settings of this chat").click()
+        page.get_by_label("Temperature").fill("0")
+        page.get_by_label("Longest answer, in tokens").fill("16")
+        page.get_by_label("Longest answer, in tokens").blur()
+        page.get_by_label("Close the settings").click()
+        for question in ("My dog is called Biscuit.", "It rains in Oslo.", "Repeat: my dog is called Biscuit."):
+            ask(page, question)
+        page.locator("#latest .inspector > summary").click()
+        fold = page.locator("#latest .mattered")
+        fold.locator("summary").click()
+        expect(fold).to_contain_text("scored again")
+        rows = fold.locator(".effects tbody tr")
+        expect(rows).to_have_count(2, timeout=60_000)
+        assert rows.first.inner_text().startswith("turn 1")
+        expect(rows.first).to_contain_text("likely")
+        fold.scroll_into_view_if_needed()
+        examine(page, "mattered")
+
+        # A renewed page still has it; it is not measured twice.
+        page.get_by_label("Good answer").last.click()
+        expect(page.get_by_label("Good answer").last).to_have_attribute("aria-pressed", "true")
+        expect(rows).to_have_count(2)

@@ -6,15 +6,17 @@ Every handler is an endpoint that anyone can call: each one first checks the bro
 from collections.abc import AsyncGenerator
 
 from chatlab.chat import ChatService
-from chatlab.errors import NotFound, PromptTooLong
+from chatlab.errors import ChatlabError, NotFound, PromptTooLong
 from chatlab.ui.handlers import PageHandlers
 from chatlab.ui.identity import Identities, Kept
-from chatlab.ui.inspector import Inspected, exact_html, inside_html, part_html
+from chatlab.ui.inspector import Inspected, exact_html, inside_html, links_to, part_html
+from chatlab.ui.mattered import mattered_html
 from chatlab.ui.meter import meter_html, no_room_html
-from chatlab.ui.refusal import Refused
+from chatlab.ui.refusal import Refused, refusal
 from chatlab.ui.view import Place, View, branch_to
 
 WRONG = "Wrong answer from the cache"
+GONE = "This answer is gone: reload the page."
 
 
 class Inspecting:
@@ -41,20 +43,36 @@ class Inspecting:
         try:
             if part == "exact":
                 return part_html(turn_id, "exact", exact_html(await self._chats.prompt(user_id, place.chat, turn_id)))
-            known = await self._chats.conversation(user_id, place.chat)
-            path = branch_to(known.turns, turn_id).turns
-            at = next((i for i, turn in enumerate(path) if turn.turn_id == turn_id), None)
-            if at is None:
-                raise NotFound("turn", turn_id)
-            lookup, entry = await self._chats.looked_up(path[at])
+            return part_html(turn_id, "inside", inside_html(await self._known(user_id, place, turn_id)))
         except NotFound as error:
-            raise Refused("This answer is gone: reload the page.") from error
+            raise Refused(GONE) from error
+
+    async def attribute(self, kept: Kept, place: Place, turn_id: str) -> str:
+        """What of its prompt mattered for a turn's answer; takes a while.
+
+        Raises:
+            Refused: The turn is gone, or it cannot be measured.
+        """
+        user_id = self._identities.require(kept)
+        try:
+            known = await self._known(user_id, place, turn_id)
+            found = await self._chats.attribution(user_id, place.chat, turn_id)
+        except NotFound as error:
+            raise Refused(GONE) from error
+        except ChatlabError as error:
+            raise refusal(error) from error
+        return part_html(turn_id, "mattered", mattered_html(found, lambda turn_ids: links_to(known, turn_ids)))
+
+    async def _known(self, user_id: str, place: Place, turn_id: str) -> Inspected:
+        known = await self._chats.conversation(user_id, place.chat)
+        path = branch_to(known.turns, turn_id).turns
+        at = next((i for i, turn in enumerate(path) if turn.turn_id == turn_id), None)
+        if at is None:
+            raise NotFound("turn", turn_id)
+        lookup, entry = await self._chats.looked_up(path[at])
         shown = len(branch_to(known.turns, place.leaf).turns)
-        return part_html(
-            turn_id,
-            "inside",
-            inside_html(Inspected(path[at], path[: at + 1], shown, known.chat, known.notes, lookup, entry)),
-        )
+        attributes = self._chats.attributes and path[at].source == "model"
+        return Inspected(path[at], path[: at + 1], shown, known.chat, known.notes, lookup, entry, attributes)
 
     async def wrong(self, kept: Kept, session: str, place: Place, turn_id: str) -> AsyncGenerator[View]:
         """Delete the stored answer that a turn was served, learn that it was wrong, and ask the model."""

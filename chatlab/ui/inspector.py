@@ -23,6 +23,7 @@ from chatlab.messages import (
     Timing,
     Turn,
 )
+from chatlab.ui.mattered import offer
 from chatlab.ui.notes import said_html
 from chatlab.ui.view import MAX_TURNS
 
@@ -64,6 +65,7 @@ class Inspected:
         notes: Of the chat, as they are now.
         lookup: What the cache noted of it.
         entry: The stored answer that served it, if it is still there.
+        attributes: Whether it can be measured what of its prompt mattered.
     """
 
     turn: Turn
@@ -73,6 +75,7 @@ class Inspected:
     notes: Sequence[Note] = ()
     lookup: CacheLookup | None = None
     entry: CacheEntry | None = None
+    attributes: bool = False
 
 
 # On the line of each answer
@@ -138,6 +141,7 @@ def inside_html(known: Inspected) -> str:
     parts = [
         _cache(known) if hit else "",
         _prompt(known, prompt) if prompt else "",
+        offer(turn) if prompt and known.attributes and turn.assistant_message else "",
         _notes(known, prompt) if prompt else "",
         "" if hit else _cache(known),
         _times(turn.provenance.timing),
@@ -230,7 +234,7 @@ def _prompt(known: Inspected, prompt: PromptProvenance) -> str:
     )
     dropped = ""
     if prompt.dropped_turn_ids:
-        n, links = len(prompt.dropped_turn_ids), _links(known, prompt.dropped_turn_ids)
+        n, links = len(prompt.dropped_turn_ids), links_to(known, prompt.dropped_turn_ids)
         dropped = f'<p class="dropped">{n} turn{"s" * (n > 1)} not in the prompt: {links}</p>'
     fault = f'<p class="dropped">Not as chosen: {escape(prompt.fault)}</p>' if prompt.fault else ""
     return _section(
@@ -244,10 +248,10 @@ def _prompt(known: Inspected, prompt: PromptProvenance) -> str:
 def _of_turns(known: Inspected, kind: str, turn_ids: Sequence[str]) -> str:
     if kind in ("system", "question") or not turn_ids:
         return ""
-    return f' <span class="of">{_links(known, turn_ids)}</span>'
+    return f' <span class="of">{links_to(known, turn_ids)}</span>'
 
 
-def _links(known: Inspected, turn_ids: Sequence[str]) -> str:
+def links_to(known: Inspected, turn_ids: Sequence[str]) -> str:
     """Buttons that show these turns; a run of several is one."""
     places = {turn.turn_id: place for place, turn in enumerate(known.path)}
     found = sorted(places[turn_id] for turn_id in turn_ids if turn_id in places)
@@ -280,7 +284,7 @@ def _notes(known: Inspected, prompt: PromptProvenance) -> str:
     places = {turn.turn_id: place for place, turn in enumerate(known.path)}
     notes.sort(key=lambda note: [places.get(turn_id, 0) for turn_id in note.turn_ids])
     items = "".join(
-        f"<li><p>{_links(known, note.turn_ids)}{_since(known.turn, note)}</p>{said_html(note.text)}</li>"
+        f"<li><p>{links_to(known, note.turn_ids)}{_since(known.turn, note)}</p>{said_html(note.text)}</li>"
         for note in notes
     )
     gone = (

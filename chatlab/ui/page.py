@@ -52,6 +52,7 @@ ON_REFUSAL = "() => window.chatlab?.settled()"
 ON_END = "() => window.chatlab?.ended()"
 ON_NOTE_REFUSAL = "() => window.chatlab?.unchanged()"
 ON_TICKET = "() => setTimeout(() => window.chatlab?.ticketed())"
+ON_NOT_ATTRIBUTED = "() => window.chatlab?.unattributed()"
 ON_NOT_INSPECTED = "() => window.chatlab?.uninspected()"
 ON_PLACE = "() => setTimeout(() => window.chatlab?.placed())"
 # The server does not know the browser's time zone, and "Today" depends on it.
@@ -126,6 +127,7 @@ class ChatPage:
                         self.stop = gr.Button("Stop", variant="secondary", elem_id="stop", min_width=72)
                     self.meter = _part("meter", "")
                     self.inspected = _part("inspected", "")
+                    self.attributed = _part("attributed", "")
             with gr.Column(elem_id="panel"):
                 gr.HTML(_asset("panel.html"), js_on_load=None, apply_default_css=False)
                 self.preset = gr.Dropdown([], label="Preset", info="Settings kept under a name.", elem_id="preset")
@@ -169,6 +171,8 @@ class ChatPage:
         noted.failure(None, None, None, js=ON_NOTE_REFUSAL, **QUIET)
         inspected = self.bridge.inspect(self._inspect, here, self.inspected, **QUIET)
         inspected.failure(None, None, None, js=ON_NOT_INSPECTED, **QUIET)
+        attributed = self.bridge.attribute(self._attribute, here, self.attributed, **QUIET)
+        attributed.failure(None, None, None, js=ON_NOT_ATTRIBUTED, **QUIET)
         self.bridge.measure(self._measure, here, self.meter, **QUIET)
         self.bridge.manage(self._manage, where, [self.notice, *listing, *whole], **QUIET)
         self.bridge.renew(self._renew, where, listing, **QUIET)
@@ -226,6 +230,10 @@ class ChatPage:
         return await _or_shown(
             self._inspecting.inspect(kept, Place.of(place), wanted.text("turn"), wanted.text("part"))
         )
+
+    async def _attribute(self, kept: Kept, place: str, event: gr.EventData) -> str:
+        turn_id = _Payload(event).text("turn")
+        return await _or_shown(self._inspecting.attribute(kept, Place.of(place), turn_id))
 
     async def _measure(self, kept: Kept, place: str) -> str:
         return await _or_shown(self._inspecting.measure(kept, Place.of(place)))

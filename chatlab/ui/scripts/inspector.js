@@ -3,7 +3,8 @@ const open = new Map(); // by turn: the parts that have come, while the inspecto
 const wanted = []; // what is still to be asked for: [turn, part]
 let asked = null;
 const inspectorOf = (turn) => page.find(`#conversation .inspector[data-turn="${CSS.escape(turn)}"]`);
-const spots = { inside: ".inside", exact: ".exact-prompt" };
+const spots = { inside: ".inside", exact: ".exact-prompt", mattered: ".mattered-parts" };
+const MEASURING = '<p class="waiting"><span class="dots" aria-hidden="true"><i></i><i></i><i></i></span> The answer is scored again without each part …</p>';
 
 function want(turn, part) {
   if (wanted.concat([asked]).some((each) => each && each[0] === turn && each[1] === part)) return;
@@ -23,27 +24,62 @@ function fill(inspector, part, html) {
   if (!spot) return;
   const unfolded = spot.querySelector(".exact")?.open; // renewed while it is being read
   spot.innerHTML = html;
+  const { mattered } = open.get(inspector.dataset.turn) ?? {};
+  if (part === "inside" && mattered && spot.querySelector(".mattered")) {
+    spot.querySelector(".mattered").open = true;
+    fill(inspector, "mattered", mattered);
+  }
   if (!unfolded) return;
   spot.querySelector(".exact").open = true;
   fill(inspector, "exact", open.get(inspector.dataset.turn)?.exact ?? "");
 }
+function arrived(came) {
+  const { turn, part } = came.dataset;
+  const inspector = inspectorOf(turn);
+  if (!inspector || !open.has(turn)) return;
+  open.get(turn)[part] = came.innerHTML;
+  fill(inspector, part, came.innerHTML);
+}
 window.addEventListener("chatlab:inspected", () => {
   const came = page.find("#inspected [data-part]");
   if (!came) return;
-  const { turn, part } = came.dataset;
-  const inspector = inspectorOf(turn);
-  if (inspector && open.has(turn)) {
-    open.get(turn)[part] = came.innerHTML;
-    fill(inspector, part, came.innerHTML);
-  }
+  arrived(came);
   next();
 });
+// What mattered takes a while: it is asked for beside the rest, one answer at a time.
+let measuring = "";
+window.addEventListener("chatlab:attributed", () => {
+  const came = page.find("#attributed [data-part]");
+  if (!came) return;
+  measuring = "";
+  arrived(came);
+});
+page.unattributed = () => {
+  const parts = open.get(measuring);
+  if (parts) delete parts.mattered;
+  inspectorOf(measuring)?.querySelector(".mattered")?.removeAttribute("open");
+  measuring = "";
+};
+function attribute(fold) {
+  const { turn } = fold.dataset;
+  if (open.get(turn).mattered) return;
+  if (measuring) {
+    fold.open = false;
+    page.say("Another answer is being measured: wait for it.");
+    return;
+  }
+  measuring = turn;
+  open.get(turn).mattered = MEASURING;
+  fold.querySelector(".mattered-parts").innerHTML = MEASURING;
+  page.tell("attribute", { turn });
+}
 // `toggle` does not bubble; it comes however the inspector was unfolded.
 document.addEventListener("toggle", ({ target }) => {
   const inspector = target.closest?.("#conversation .inspector");
   if (!inspector) return;
   const { turn } = inspector.dataset;
   if (target.matches(".exact") && target.open && !open.get(turn)?.exact) want(turn, "exact");
+  if (target.matches(".mattered") && target.open && open.has(turn)) attribute(target);
   if (target !== inspector) return;
   if (!inspector.open) {
     if (inspector.isConnected) open.delete(turn);
