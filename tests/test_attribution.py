@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,9 +30,30 @@ TALK = [
 ASKED = "What is my dog called?"
 
 
+class Borrowed:
+    """An engine that goes on after who borrowed it."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    async def score(self, request: GenerationRequest, answer: str, most_tokens: int) -> tuple[float, ...]:
+        return await self._engine.score(request, answer, most_tokens)
+
+    def close(self) -> None:
+        """Its owner will."""
+
+
 @pytest.fixture
-async def parts(tmp_path: Path, bundled_model: Path) -> AsyncIterator[Parts]:
-    with wire(Settings(data_dir=tmp_path / "data", model=str(bundled_model), cache_scope="off")) as parts:
+def engine(transformers_engine: Any) -> Any:
+    return Borrowed(transformers_engine)
+
+
+@pytest.fixture
+async def parts(tmp_path: Path, engine: Any) -> AsyncIterator[Parts]:
+    with wire(Settings(data_dir=tmp_path / "data", cache_scope="off"), engine) as parts:
         yield parts
         await parts.jobs.close()
 
@@ -125,9 +147,9 @@ async def test_an_answer_of_another_model_is_not_measured(parts: Parts) -> None:
         await attributed(parts, turn)
 
 
-def test_over_rest(tmp_path: Path, bundled_model: Path) -> None:
+def test_over_rest(tmp_path: Path, engine: Any) -> None:
     with (
-        wire(Settings(data_dir=tmp_path / "data", model=str(bundled_model), cache_scope="off")) as parts,
+        wire(Settings(data_dir=tmp_path / "data", cache_scope="off"), engine) as parts,
         api_client(parts) as client,
     ):
         chat_id = client.post("/chat", json={"systemPrompt": "Answer in one word."}).json()["chatID"]
