@@ -31,10 +31,10 @@ async function download(format, chat = "") {
 }
 function tell(title, said, leftOut = {}) {
   dialog.querySelector("h2").textContent = title;
-  dialog.querySelector(".said").textContent = said;
+  dialog.querySelector(".outcome").textContent = said;
   dialog.querySelector("progress").hidden = true;
   const kinds = Object.entries(leftOut).map(([kind, n]) => Object.assign(document.createElement("li"), { textContent: `${kind}: ${n}` }));
-  if (kinds.length) dialog.querySelector(".said").textContent += " Left out, since a chat here has no place for it:";
+  if (kinds.length) dialog.querySelector(".outcome").textContent += " Left out, since a chat here has no place for it:";
   dialog.querySelector("ul").replaceChildren(...kinds);
   if (!dialog.open) dialog.showModal();
 }
