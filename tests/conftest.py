@@ -47,6 +47,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
         if name.startswith("CHATLAB_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("CHATLAB_CACHE_SCOPE", "off")  # what asks twice wants two answers, but in the cache's own tests
+    monkeypatch.setenv("CHATLAB_CACHE_AUDIT_SHARE", "0")  # nor chance: an audit is one more run of the engine
     monkeypatch.chdir(tmp_path)
     yield
     structlog.reset_defaults()  # a command logs to the standard error of its test
