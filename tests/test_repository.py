@@ -53,7 +53,8 @@ def test_the_head_of_the_readme_makes_a_space() -> None:
 
 
 def test_the_readme_lists_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CHATLAB_CACHE_SCOPE")
+    for name in ("CHATLAB_CACHE_SCOPE", "CHATLAB_CACHE_AUDIT_SHARE"):  # set for tests
+        monkeypatch.delenv(name)
     rows = dict(re.findall(r"^\| `(CHATLAB_\w+)` \| (.*?) \|", README, re.MULTILINE))
     assert list(rows) == [variable(name) for name in Settings.model_fields]
     for name, default in Settings():
