@@ -174,6 +174,7 @@ class CacheLookup:
         verifier: That scored; scores of another one are not comparable.
         same: Whether its answer serves the question, where that is known.
         label_weight: Lookups that this knowledge stands for; `label_source` is where it is from.
+        renewed: Whether what the model said in an audit serves the question from then on; None where it said the same.
     """
 
     turn_id: str
@@ -196,6 +197,7 @@ class CacheLookup:
     same: bool | None = None
     label_weight: float | None = None
     label_source: LabelSource | None = None
+    renewed: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,10 +90,33 @@ async def test_hits_are_audited_while_idle(tmp_path: Path, engine: ScriptedEngin
         assert engine.seen[1].messages[-1]["content"] == NEAR
         lookup = await noted(parts, hit)
         assert (lookup.outcome, lookup.same, lookup.label_source, lookup.label_weight) == ("hit", False, "audit", 1.0)
+        assert lookup.renewed is True
         assert (await fresh(parts, STAIN)).provenance.cache.tier == "exact"
         assert len(engine.seen) == 2, "the same words are not audited"
         again = await fresh(parts, NEAR)
         assert (again.provenance.cache.tier, again.assistant_message) == ("exact", "".join(map(str, engine.pieces)))
+        await parts.jobs.close()
+
+
+async def test_an_audit_that_may_not_be_stored_is_a_label_alone(tmp_path: Path, engine: ScriptedEngine) -> None:
+    settings = Settings(data_dir=tmp_path / "data", engine="echo", cache_scope="global", cache_audit_share=1.0)
+    with wire(settings, engine) as parts:
+        await fresh(parts, STAIN, "global")
+        engine.pieces = ["Do not pour salt on it, then wash it cold. Or ask ann@example.com."]
+        lookup = await noted(parts, await fresh(parts, NEAR, "global"))
+        assert (lookup.outcome, lookup.same, lookup.renewed) == ("hit", False, False)
+        assert (await fresh(parts, NEAR, "global")).provenance.cache.tier == "semantic"
+        await parts.jobs.close()
+
+
+async def test_a_refusal_says_nothing_of_what_was_served(tmp_path: Path, engine: ScriptedEngine) -> None:
+    settings = Settings(data_dir=tmp_path / "data", engine="echo", cache_audit_share=1.0)
+    with wire(settings, engine) as parts:
+        await fresh(parts, STAIN)
+        engine.pieces = ["I'm sorry, I cannot help with that."]
+        lookup = await noted(parts, await fresh(parts, NEAR))
+        assert (lookup.outcome, lookup.same, lookup.renewed) == ("hit", None, None)
+        assert len(engine.seen) == 2
         await parts.jobs.close()
 
 

@@ -252,8 +252,14 @@ class AnswerCache(StoredAnswers):
         Returns:
             Where they differ, the model's as stored: it is what serves the same question from then on.
         """
+        if not answers_the_question(turn):  # a refusal says nothing of what was served
+            return None
         await self._compare(lookup, turn.assistant_message or "", "audit", 1 / self._limits.audit_share)
-        return await self.offer(lookup, turn) if lookup.label is not None and not lookup.label.same else None
+        if lookup.label is None or lookup.label.same:
+            return None
+        kept = await self.offer(lookup, turn)
+        await self._guarded("note", lambda: self._rows.renewed(lookup.ask.turn_id, kept is not None))
+        return kept
 
     async def _compare(self, lookup: Lookup, answer: str, source: LabelSource, weight: float = 1.0) -> None:
         await self._guarded("compare", lambda: self._labels.compare(lookup, answer, source, weight))

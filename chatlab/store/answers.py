@@ -25,6 +25,7 @@ DELETE_ENTRY = Statement("delete", "cache_entries", ("entry_id",))
 DELETE_ENTRIES_OF_CHAT = Statement("delete", "cache_entries", ("chat_id",))
 INSERT_LOOKUP = Statement("insert", "cache_lookups", LOOKUP_COLUMNS)
 LABEL_LOOKUP = Statement("update", "cache_lookups", ("turn_id", "same", "label_weight", "label_source"))
+RENEW_LOOKUP = Statement("update", "cache_lookups", ("turn_id", "renewed"))
 DELETE_LOOKUP = Statement("delete", "cache_lookups", ("turn_id",))
 DELETE_LOOKUPS_OF_CHAT = Statement("delete", "cache_lookups", ("chat_id",))
 
@@ -167,6 +168,10 @@ class AnswerRows:
     async def label(self, turn_id: str, same: bool, weight: float, source: LabelSource) -> None:
         """Store whether the entry of a lookup serves its question."""
         await self._write(turn_id, (LABEL_LOOKUP, (turn_id, same, weight, source)))
+
+    async def renewed(self, turn_id: str, kept: bool) -> None:
+        """Store whether what the model said in an audit of a lookup took the place of what was served."""
+        await self._write(turn_id, (RENEW_LOOKUP, (turn_id, kept)))
 
     async def lookup(self, turn_id: str) -> CacheLookup | None:
         """What the cache did for a turn."""

@@ -37,6 +37,7 @@ SQL_TYPES = {
     "threshold": "DOUBLE PRECISION",
     "own": "BOOLEAN",
     "same": "BOOLEAN",
+    "renewed": "BOOLEAN",
     "label_weight": "DOUBLE PRECISION",
     "winner": "INTEGER",
 }

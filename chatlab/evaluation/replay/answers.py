@@ -126,7 +126,8 @@ class ReplayedAnswers(AnswerCache):
         """Whether the model's answer to a served question is known, and to be compared: as the log drew, or anew."""
         known = self.told.known(lookup)
         if known is not None and known.outcome == "hit":
-            return known.label_source == "audit" and lookup.outcome == "hit"
+            audited = known.label_source == "audit" or known.renewed is not None  # or a person spoke after the audit
+            return audited and lookup.outcome == "hit"
         return logged.by_model and self.to_audit(lookup)
 
     async def _guarded(self, what: str, work: Callable[[], Awaitable[Any]]) -> bool:

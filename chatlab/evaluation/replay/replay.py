@@ -246,6 +246,9 @@ class Replay:
         told.logged, told.answer_known = logged, logged.by_model
         # What an audit said is not in the log: what was served later to the same question is it, as far as is known.
         given = replace(logged.turn, source="model", status="done", finish_reason="stop", error=None)
+        known = told.known(lookup)
+        if known is not None and known.renewed is False:
+            given = replace(given, status="stopped")  # or cut, or a refusal: it was not stored
         kept = await self._answers.audited(lookup, given)
         if kept is not None:
             await self._answers.index(lookup, kept)
