@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from chatlab.engines.base import Engine, GenerationRequest, Scorer
 from chatlab.errors import FieldError, InvalidInput
@@ -80,7 +81,7 @@ class Attributor:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by user, while one is held
 
     @property
     def able(self) -> bool:
@@ -121,8 +122,11 @@ class Attributor:
                 return await engine.score(request, answer, MAX_TOKENS)
 
         whole = await scored(prompts[0])  # first: the others begin like it
-        async with asyncio.TaskGroup() as group:
-            others = [group.create_task(scored(each)) for each in prompts[1:]]
+        try:
+            async with asyncio.TaskGroup() as group:
+                others = [group.create_task(scored(each)) for each in prompts[1:]]
+        except ExceptionGroup as failed:  # one failed, and the others were cancelled: it is theirs to tell
+            raise failed.exceptions[0] from None
         effects = tuple(
             Effect(part.kind, part.turn_ids, part.tokens or counts[0] - count, sum(other.result()) - sum(whole))
             for part, other, count in zip(parts, others, counts[1:], strict=True)

@@ -13,7 +13,7 @@ from chatlab.attribution import MAX_PARTS, Attribution
 from chatlab.chat import TurnRequest
 from chatlab.engines.base import GenerationRequest, Scorer
 from chatlab.engines.models import ModelSource
-from chatlab.errors import InvalidInput, NotFound
+from chatlab.errors import EngineError, InvalidInput, NotFound
 from chatlab.evaluation.scoring import load_scorer
 from chatlab.messages import Message, SamplingParams, Turn
 from chatlab.settings import Settings
@@ -145,6 +145,29 @@ async def test_an_answer_of_another_model_is_not_measured(parts: Parts) -> None:
     await parts.store.finish_turn(replace(await parts.store.turn("ann", turn.turn_id), provenance=provenance))
     with pytest.raises(InvalidInput, match="another answered it"):
         await attributed(parts, turn)
+
+
+class Failing(ScriptedEngine):
+    """Scores the whole prompt, and fails on those without a part."""
+
+    n_scored = 0
+
+    async def score(self, request: GenerationRequest, answer: str, most_tokens: int) -> tuple[float, ...]:
+        self.n_scored += 1
+        if self.n_scored > 1:
+            raise EngineError("the model went away")
+        return (-1.0,)
+
+
+def test_a_failure_of_the_model_is_told_as_one(tmp_path: Path) -> None:
+    with (
+        wire(Settings(data_dir=tmp_path / "data", cache_scope="off"), Failing()) as parts,
+        api_client(parts) as client,
+    ):
+        chat_id = client.post("/chat", json={"systemPrompt": "Be brief."}).json()["chatID"]
+        turn = client.post(f"/chat/{chat_id}/completion", json={"userMessage": "Hi?"}).json()
+        failed = client.get(f"/chat/{chat_id}/turns/{turn['turnID']}/attribution")
+        assert (failed.status_code, failed.json()["detail"]) == (502, "the model went away")
 
 
 def test_over_rest(tmp_path: Path, engine: Any) -> None:
