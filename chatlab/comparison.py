@@ -61,6 +61,8 @@ class Comparison:
 
     Attributes:
         shown: Places of the sides, in the order in which they are shown.
+        blind: Whether a vote is to be given before it is told which side is which.
+        revealed: Whether that was told without a vote.
         vote: Once there is one.
     """
 
@@ -69,6 +71,8 @@ class Comparison:
     question: str
     sides: Sequence[Side]
     shown: tuple[int, ...]
+    blind: bool = True
+    revealed: bool = False
     vote: Vote | None = None
     tasks: Sequence[asyncio.Task[None]] = ()
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -77,6 +81,21 @@ class Comparison:
     def live(self) -> bool:
         """Whether a side is under way."""
         return any(side.live for side in self.sides)
+
+    @property
+    def hidden(self) -> bool:
+        """Whether nobody may know yet which side is which."""
+        return self.blind and not self.revealed and self.vote is None
+
+    @property
+    def votable(self) -> bool:
+        """Whether every side has a whole answer."""
+        return all(side.state == "done" and side.text.strip() for side in self.sides)
+
+    @property
+    def chars(self) -> int:
+        """Of all that is kept of it."""
+        return sum(len(side.text) + sum(len(each["content"]) for each in side.messages) for side in self.sides)
 
     async def stop(self) -> None:
         """End what is under way; the texts so far stay."""
@@ -94,7 +113,8 @@ class Wins:
     """How often a configuration was found better.
 
     Attributes:
-        share: Of the votes that were for one of the sides.
+        share: Of the pairs with another side that its votes decided, those it won, so that .5 is chance for any number
+            of sides. `n` is of votes, since the pairs of a vote are not independent.
     """
 
     settings: ChatSettings
@@ -150,7 +170,7 @@ class Comparisons:
             question: What; empty asks the last question of the chat again.
             settings: Two to four configurations.
             chat_id: A chat of theirs whose newest branch comes before; empty for none.
-            blind: Whether the sides are shown in a random order.
+            blind: Whether the sides are shown in a random order, and voted on.
 
         Raises:
             InvalidInput: A question is missing or too long, or there are too few or too many configurations.
@@ -164,7 +184,7 @@ class Comparisons:
         order = [*range(len(settings))]
         if blind:
             self._shuffle(order)
-        made = Comparison(user_id, chat_id, question, [Side(each) for each in settings], tuple(order))
+        made = Comparison(user_id, chat_id, question, [Side(each) for each in settings], tuple(order), blind)
         made.tasks = [
             asyncio.create_task(self._answer(made, side, [*said, Message(role="user", content=question)]))
             for side in made.sides
@@ -181,8 +201,8 @@ class Comparisons:
             path, question = path[:-1], path[-1].user_message
         said: list[Message] = []
         for turn in path:
-            said.append(Message(role="user", content=turn.user_message))
-            said.append(Message(role="assistant", content=turn.assistant_message or ""))
+            if not turn.live and (answer := turn.assistant_message or "").strip():
+                said += [Message(role="user", content=turn.user_message), Message(role="assistant", content=answer)]
         return said, question
 
     async def _answer(self, made: Comparison, side: Side, messages: list[Message]) -> None:
@@ -224,33 +244,50 @@ class Comparisons:
             log.warning("a side failed", exc_info=not isinstance(error, ChatlabError))
         made.changed.set()
 
-    async def vote(self, made: Comparison, winner: int | None) -> Vote:
+    async def vote(self, made: Comparison, position: int | None) -> Vote:
         """Store which side was found better.
 
         Args:
             made: Ended, without a vote.
-            winner: The place of a side; None for none.
+            position: Of a side, as shown; None for none.
 
         Raises:
-            InvalidInput: There is a vote already, a side is under way or failed, or there is no such side.
+            InvalidInput: There is a vote already, it is known which side is which, a side has no whole answer, or there
+                is no such side.
             NotFound: Its chat is gone.
         """
         if made.vote is not None:
             raise InvalidInput(FieldError("vote", "was given already: compare again for another one"))
-        if any(side.state not in ("done", "stopped") for side in made.sides):
+        if not made.hidden:
+            raise InvalidInput(FieldError("vote", "must be blind: compare again with “Hide which is which” on"))
+        if not made.votable:
             raise InvalidInput(FieldError("vote", "needs all answers: wait for their end, or compare again"))
-        if winner is not None and winner not in range(len(made.sides)):
+        if position is not None and position not in range(len(made.shown)):
             raise InvalidInput(FieldError("vote", "choose one of the answers, or none"))
         settings = tuple(side.settings for side in made.sides)
         answers = tuple(side.text for side in made.sides)
         vote = Vote(
             self._new_id(), made.user_id, made.chat_id, self._clock(), made.question, settings, answers, made.shown,
-            winner,
+            None if position is None else made.shown[position],
         )  # fmt: skip
-        if not await self._rows.save(vote):
-            raise NotFound("chat", made.chat_id)
-        made.vote = vote
+        made.vote = vote  # before it is stored: another one may come meanwhile
+        try:
+            if not await self._rows.save(vote):
+                raise NotFound("chat", made.chat_id)
+        except BaseException:
+            made.vote = None
+            raise
         return vote
+
+    def reveal(self, made: Comparison) -> None:
+        """Tell which side is which without a vote; there can be none from then on.
+
+        Raises:
+            InvalidInput: A side is under way.
+        """
+        if made.live:
+            raise InvalidInput(FieldError("vote", "wait for the end of all answers, or stop them"))
+        made.revealed = True
 
     async def wins(self, user_id: str) -> Sequence[Wins]:
         """How a user's configurations fared, best first."""
@@ -258,15 +295,30 @@ class Comparisons:
 
 
 def wins_of(votes: Sequence[Vote]) -> Sequence[Wins]:
-    """Votes by configuration; where the same one stood on several sides, a vote tells nothing and is left out."""
-    counted: dict[ChatSettings, list[int]] = {}
+    """Votes by configuration, the highest lower end of an interval first.
+
+    A vote for a side decides its pairs with each other side; those of the others stay open, as all do where none was
+    better. Where the same configuration stood on several sides, a vote tells nothing and is left out.
+    """
+    counted: dict[ChatSettings, list[int | None]] = {}
     for vote in votes:
         if len({*vote.settings}) < len(vote.settings):
             continue
         for place, settings in enumerate(vote.settings):
-            counts = counted.setdefault(settings, [0, 0, 0])
-            counts[0] += 1
-            counts[1] += vote.winner == place
-            counts[2] += vote.winner is None
-    found = [Wins(each, n, k, equal, share_of(k, n - equal)) for each, (n, k, equal) in counted.items()]
-    return sorted(found, key=lambda each: (-(each.share.value or 0.0), -each.votes))
+            won = None if vote.winner is None else len(vote.settings) - 1 if vote.winner == place else 0
+            counted.setdefault(settings, []).append(won)
+    found = [
+        Wins(each, len(won), sum(bool(n) for n in won), won.count(None), _pairs_won([n for n in won if n is not None]))
+        for each, won in counted.items()
+    ]
+    return sorted(found, key=lambda each: (-each.share.low, -(each.share.value or 0.0), -each.votes))
+
+
+def _pairs_won(won: Sequence[int]) -> Share:
+    """The share of pairs won, from how many each vote won; a vote that was lost decided one.
+
+    The interval's n is that of as many equal votes as would say as much (Kish 1965).
+    """
+    pairs = [max(n, 1) for n in won]
+    n_votes = sum(pairs) ** 2 / sum(n * n for n in pairs) if pairs else 0.0
+    return share_of(n_votes * sum(won) / sum(pairs), n_votes) if pairs else share_of(0, 0)

@@ -11,7 +11,7 @@ import gradio as gr
 
 from chatlab.chat import ChatService
 from chatlab.comparison import MAX_SIDES, MIN_SIDES, Comparison, Comparisons
-from chatlab.errors import ChatlabError, InvalidInput
+from chatlab.errors import ChatlabError, InvalidInput, NotFound
 from chatlab.messages import ChatSettings, HistoryChoice, StrategyName
 from chatlab.ui.failures import failed, or_shown
 from chatlab.ui.frame import Frame, empty_html, or_said, part, problem_html
@@ -24,6 +24,8 @@ from chatlab.ui.view import plain
 
 UPDATE_SECONDS = 0.1  # between two views of growing answers
 MAX_KEPT = 1_000  # comparisons without a vote, of all pages
+MAX_KEPT_CHARS = 20_000_000  # of their texts
+EQUAL = "equal"  # in place of a position, on the ballot
 CHATS_OFFERED = 50
 NO_CHAT = ""
 BEGIN: tuple[StrategyName, ...] = ("truncate", "hybrid", "summarize", "direct")  # of the configurations at first
@@ -84,11 +86,11 @@ class ComparePage:
                 elem_id="sides",
             )  # fmt: skip
             wins = part("wins")
-        prices = [blind, prompt_price, answer_price]
+        prices = [prompt_price, answer_price]
         settings = [each for one in panels for each in one.components]
-        ui.load(self._load, [frame.kept], [frame.kept, chat, wins, *prices[1:], *settings], **QUIET)
+        ui.load(self._load, [frame.kept], [frame.kept, chat, wins, *prices, *settings], **QUIET)
         n.input(_shown_columns, [n], columns, **QUIET)
-        run = [frame.kept, chat, question, n, *prices, *settings]
+        run = [frame.kept, chat, question, n, blind, *prices, *settings]
         start.click(self._run, run, sides, **QUIET)
         stop.click(self._stop, [frame.kept], None, **QUIET)
         for event in (sides.vote, sides.reveal):
@@ -102,9 +104,19 @@ class ComparePage:
             *((each.title or "Untitled", each.chat_id) for each in page.chats),
         ]
         wanted = plain(request.query_params.get("chat"))
+        if wanted and all(wanted != chat_id for _, chat_id in choices):  # an older chat than those offered
+            choices += await or_shown(self._older(user_id, wanted))
         value = wanted if any(wanted == chat_id for _, chat_id in choices) else NO_CHAT
         begin = [each for settings in self._begin for each in values_of(settings)]  # Gradio's own empty number is 0
         return kept, gr.update(choices=choices, value=value), await or_said(self._wins(user_id)), None, None, *begin
+
+    async def _older(self, user_id: str, chat_id: str) -> list[tuple[str, str]]:
+        """A chat as a choice; none where it is gone or was never theirs."""
+        try:
+            chat = (await self._chats.conversation(user_id, chat_id)).chat
+        except NotFound:
+            return []
+        return [(chat.title or "Untitled", chat.chat_id)]
 
     async def _wins(self, user_id: str) -> str:
         return f"<h2>Which configuration wins</h2>{wins_html(await self._comparisons.wins(user_id))}"
@@ -129,10 +141,10 @@ class ComparePage:
             await self._keep(session, made)
             while made.live:
                 made.changed.clear()
-                yield sides_html(made, bool(blind), prices)
+                yield sides_html(made, prices)
                 await made.changed.wait()
                 await asyncio.sleep(UPDATE_SECONDS)
-            yield sides_html(made, bool(blind), prices)
+            yield sides_html(made, prices)
         except Refused as error:
             yield problem_html(str(error))
         except ChatlabError as error:
@@ -142,14 +154,27 @@ class ComparePage:
         finally:
             if made is not None:  # whoever leaves the page stops it
                 await made.stop()
+                if not made.hidden:
+                    self._forget(session, made)
+                self._trim()
 
     async def _keep(self, session: str, made: Comparison) -> None:
         """Remember what a page compares, until its vote."""
         if (before := self._made.pop(session, None)) is not None:
             await before.stop()
         self._made[session] = made
-        while len(self._made) > MAX_KEPT:
-            self._made.popitem(last=False)
+        self._trim()
+
+    def _forget(self, session: str, made: Comparison) -> None:
+        if self._made.get(session) is made:
+            del self._made[session]
+
+    def _trim(self) -> None:
+        """Let the oldest go where there are too many, or they are too long."""
+        chars = sum(made.chars for made in self._made.values())
+        while len(self._made) > MAX_KEPT or chars > MAX_KEPT_CHARS:
+            _, gone = self._made.popitem(last=False)
+            chars -= gone.chars
 
     async def _stop(self, request: gr.Request, kept: Kept) -> None:
         made = self._made.get(str(request.session_hash))
@@ -157,26 +182,38 @@ class ComparePage:
             await made.stop()
 
     async def _vote(
-        self, request: gr.Request, kept: Kept, blind: bool, prompt_price: object, answer_price: object,
-        event: gr.EventData,
-    ) -> tuple[str, str]:  # fmt: skip
+        self, request: gr.Request, kept: Kept, prompt_price: object, answer_price: object, event: gr.EventData
+    ) -> tuple[str, str]:
         data = getattr(event, "_data", None)
-        winner = str(data.get("winner")) if isinstance(data, dict) else ""
-        reveal = isinstance(data, dict) and data.get("do") == "reveal"
+        wanted: dict[str, Any] = data if isinstance(data, dict) else {}
 
         async def work() -> tuple[str, str]:
-            user_id = self._frame.require(kept)
-            made = self._made.get(str(request.session_hash))
+            user_id, session = self._frame.require(kept), str(request.session_hash)
+            prices = prices_from(prompt_price, answer_price)
+            made = self._made.get(session)
             if made is None or made.user_id != user_id:
                 raise Refused("There is nothing to vote on: compare first.")
-            if not reveal:
-                await self._comparisons.vote(made, int(winner) if winner.isdecimal() else None)
-            return (
-                sides_html(made, not reveal, prices_from(prompt_price, answer_price)),
-                await self._wins(user_id),
-            )
+            if wanted.get("do") == "reveal":
+                self._comparisons.reveal(made)
+            else:
+                await self._comparisons.vote(made, position_from(wanted.get("winner")))
+            self._forget(session, made)  # the page has it now
+            return sides_html(made, prices), await self._wins(user_id)
 
         return await or_shown(work())
+
+
+def position_from(winner: object) -> int | None:
+    """The position of the side that a ballot is for; None for none.
+
+    Raises:
+        Refused: It is neither a number nor "equal".
+    """
+    if winner == EQUAL:
+        return None
+    if not isinstance(winner, str) or not (winner.isascii() and winner.isdecimal() and len(winner) <= 2):
+        raise Refused("The vote: choose one of the answers, or “Equal”.")
+    return int(winner)
 
 
 def configurations_from(n: object, values: Sequence[Any]) -> list[ChatSettings]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from html import escape
+from os.path import commonprefix
 
 from chatlab.comparison import Comparison, Side, Wins
 from chatlab.markdown import to_html
@@ -20,6 +21,7 @@ LETTERS = "ABCD"
 STATES = {"waiting": "Waiting …", "running": "Answering …", "stopped": "Stopped", "failed": "Failed", "done": "Done"}
 SPEAKERS = {"system": "System prompt", "user": "You", "assistant": "Answer"}
 EXCERPT_CHARS = 1_000
+BEFORE_CHARS = 200  # of an excerpt, before what differs
 SCOPES = {"off": "no cache", "user": "own cache", "global": "shared cache"}
 
 
@@ -30,24 +32,25 @@ class Prices:
     prompt: float | None = None
     answer: float | None = None
 
-    def cost(self, side: Side) -> float | None:
+    def cost(self, side: Side) -> str:
         """Of an answer that ended; what the cache served costs nothing."""
         usage = side.provenance.usage
-        if self.prompt is None and self.answer is None or usage.prompt_tokens is None:
-            return None
-        return (
-            (self.prompt or 0.0) * usage.prompt_tokens + (self.answer or 0.0) * (usage.completion_tokens or 0)
-        ) / 1e6
+        if self.prompt is None and self.answer is None:
+            return "type a price"
+        if usage.prompt_tokens is None or usage.completion_tokens is None:
+            return NONE
+        cost = ((self.prompt or 0.0) * usage.prompt_tokens + (self.answer or 0.0) * usage.completion_tokens) / 1e6
+        missing = "prompt" if self.prompt is None else "answer" if self.answer is None else ""
+        return f"{cost:.6f}{f', without the {missing}: its price is missing' if missing else ''}"
 
 
-def sides_html(made: Comparison, blind: bool, prices: Prices) -> str:
+def sides_html(made: Comparison, prices: Prices) -> str:
     """All sides; with a vote where one can be given, and all that tells them apart where it may be seen."""
-    hidden = blind and made.vote is None
     cards = "".join(
-        _card(LETTERS[at], place, made.sides[place], hidden, made.vote is not None and made.vote.winner == place)
+        _card(LETTERS[at], place, made.sides[place], made.hidden, made.vote is not None and made.vote.winner == place)
         for at, place in enumerate(made.shown)
     )
-    below = _vote(made) if hidden else _told(made, prices, blind)
+    below = _vote(made) if made.hidden else _told(made, prices)
     asked = f'<p class="asked"><span class="sr-only">Question: </span>{escape(made.question)}</p>'
     return f'{asked}<div class="sides">{cards}</div>{below}'
 
@@ -71,24 +74,24 @@ def _vote(made: Comparison) -> str:
     """The buttons of a vote, or why there are none yet."""
     if made.live:
         return '<p class="facts">When all have answered, say which one is better; then you see which is which.</p>'
-    if any(side.state == "failed" for side in made.sides):
+    if not made.votable:
         return (
-            '<p class="facts">A side failed, so there is nothing to vote on. '
+            '<p class="facts">Not every side has a whole answer, so there is nothing to vote on. '
             '<button type="button" class="plain" data-do="reveal">Show which is which</button></p>'
         )
     better = "".join(
-        f'<button type="button" class="plain" data-do="vote" data-winner="{place}">{LETTERS[at]} is better</button>'
-        for at, place in enumerate(made.shown)
+        f'<button type="button" class="plain" data-do="vote" data-winner="{at}">{LETTERS[at]} is better</button>'
+        for at in range(len(made.shown))
     )
     return (
         f'<div class="ballot" role="group" aria-label="Which answer is better?">{better}'
-        '<button type="button" class="plain" data-do="vote" data-winner="">Equal</button></div>'
+        '<button type="button" class="plain" data-do="vote" data-winner="equal">Equal</button></div>'
     )
 
 
-def _told(made: Comparison, prices: Prices, blind: bool) -> str:
+def _told(made: Comparison, prices: Prices) -> str:
     """Figures and prompts, for those who may know which is which."""
-    said = '<p class="said" role="status">Your vote is stored.</p>' if blind and made.vote is not None else ""
+    said = '<p class="said" role="status">Your vote is stored.</p>' if made.vote is not None else ""
     if made.live:
         return said
     order = [(LETTERS[at], made.sides[place]) for at, place in enumerate(made.shown)]
@@ -115,14 +118,13 @@ def figures_of(order: Sequence[tuple[str, Side]], prices: Prices) -> list[tuple[
     sides = [side for _, side in order]
     timing = [side.provenance.timing for side in sides]
     usage = [side.provenance.usage for side in sides]
-    costs = [prices.cost(side) for side in sides]
     rows.append(("Source", *(_source(side) for side in sides)))
     rows.append(("First token", *(NONE if each.ttft_ms is None else milliseconds(each.ttft_ms) for each in timing)))
     rows.append(("Whole answer", *(NONE if each.total_ms is None else milliseconds(each.total_ms) for each in timing)))
     rows.append(("Prompt, tokens", *(_number(each.prompt_tokens) for each in usage)))
     rows.append(("Answer, tokens", *(_number(each.completion_tokens) for each in usage)))
     rows.append(("Messages sent", *(_number(len(side.messages)) for side in sides)))
-    rows.append(("Cost", *("type a price" if each is None else f"{each:.6f}" for each in costs)))
+    rows.append(("Cost", *(prices.cost(side) for side in sides)))
     return rows
 
 
@@ -148,17 +150,23 @@ def diff_html(a: str, seen_a: Sequence[Message], b: str, seen_b: Sequence[Messag
             same += j - i
             items += [_message("same", f"in {a} and {b}", *each) for each in left[i:j]]
         else:
-            items += [_message("gone", f"only in {a}", *each) for each in left[i:j]]
-            items += [_message("new", f"only in {b}", *each) for each in right[k:m]]
+            pairs = zip(left[i:j], right[k:m], strict=False)
+            alike = [len(commonprefix([one, other])) for (_, one), (_, other) in pairs]
+            at = [*alike, *([0] * (max(j - i, m - k) - len(alike)))]
+            items += [_message("gone", f"only in {a}", *each, n) for each, n in zip(left[i:j], at, strict=False)]
+            items += [_message("new", f"only in {b}", *each, n) for each, n in zip(right[k:m], at, strict=False)]
     if left == right:
         return f'<p class="facts">{a} and {b} saw the same {len(left):,} message{"s" * (len(left) != 1)}.</p>'
     found = f"{len(left) - same:,} only in {a}, {len(right) - same:,} only in {b}, {same:,} in both"
     return f'<details class="diff"><summary>{a} and {b}: {found}</summary><ul>{"".join(items)}</ul></details>'
 
 
-def _message(kind: str, where: str, role: str, content: str) -> str:
+def _message(kind: str, where: str, role: str, content: str, at: int = 0) -> str:
+    """A message; of a long one the place `at` which it begins to differ."""
     sign = {"same": "=", "gone": "−", "new": "+"}[kind]
-    text = content if len(content) <= EXCERPT_CHARS else f"{content[:EXCERPT_CHARS]} …"
+    begin = max(0, at - BEFORE_CHARS) if len(content) > EXCERPT_CHARS else 0
+    end = begin + EXCERPT_CHARS
+    text = f"{'… ' if begin else ''}{content[begin:end]}{' …' if end < len(content) else ''}"
     return (
         f'<li class="{kind}"><b><span aria-hidden="true">{sign}</span> {where} · {SPEAKERS[role]}</b>'
         f'<div class="said-then">{escape(text)}</div></li>'
@@ -172,7 +180,7 @@ def wins_html(wins: Sequence[Wins]) -> str:
             '<p class="facts">No votes yet. Compare with “Hide which is which” on, and say which answer is better; '
             "your votes are summed up here.</p>"
         )
-    rows = [("Configuration", "Better", "Equal", "Votes", "Share of wins, 95 % interval")]
+    rows = [("Configuration", "Better", "Equal", "Votes", "Pairs won, 95 % interval")]
     rows += [
         (
             label_of(each.settings),
