@@ -1,8 +1,11 @@
-"""The time of day, strictly increasing: two turns never share a time, also when the system's clock goes back."""
+"""The time of day, strictly increasing: two turns never share a time, also when the system's clock goes back.
+
+And which days the last ones are.
+"""
 
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 TICK = timedelta(microseconds=1)
 
@@ -10,6 +13,14 @@ TICK = timedelta(microseconds=1)
 def utc_now() -> datetime:
     """The system's time."""
     return datetime.now(UTC)
+
+
+def last_days(now: datetime, n: int, utc_offset_minutes: int = 0) -> tuple[datetime, tuple[date, ...]]:
+    """The beginning of the first of `n` days, and these days; the last one is today, at this offset from UTC."""
+    offset = timedelta(minutes=utc_offset_minutes)
+    today = (now.astimezone(UTC) + offset).date()
+    days = tuple(today - timedelta(days=i) for i in reversed(range(n)))
+    return datetime(days[0].year, days[0].month, days[0].day, tzinfo=UTC) - offset, days
 
 
 class Clock:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from chatlab.attribution import MAX_PARTS, Attribution
+from chatlab.attribution import MAX_PARTS, MAX_TOKENS, Attribution, Effect
 from chatlab.chat import TurnRequest
 from chatlab.engines.base import GenerationRequest, Scorer
 from chatlab.engines.models import ModelSource
@@ -17,6 +17,7 @@ from chatlab.errors import EngineError, InvalidInput, NotFound
 from chatlab.evaluation.scoring import load_scorer
 from chatlab.messages import Message, SamplingParams, Turn
 from chatlab.settings import Settings
+from chatlab.ui.mattered import mattered_html
 from chatlab.wiring import Parts, wire
 from tests.conftest import ScriptedEngine, api_client
 
@@ -145,6 +146,13 @@ async def test_an_answer_of_another_model_is_not_measured(parts: Parts) -> None:
     await parts.store.finish_turn(replace(await parts.store.turn("ann", turn.turn_id), provenance=provenance))
     with pytest.raises(InvalidInput, match="another answered it"):
         await attributed(parts, turn)
+
+
+def test_it_is_said_where_only_the_beginning_of_an_answer_was_scored() -> None:
+    effects = (Effect("system", (), 9, -1.0),)
+    whole, cut = (Attribution(effects, -9.0, n, "m", 1.0) for n in (12, MAX_TOKENS))
+    assert "answer&#8217;s 12 tokens" in mattered_html(whole, ", ".join)
+    assert "answer&#8217;s first 256 tokens" in mattered_html(cut, ", ".join)
 
 
 class Failing(ScriptedEngine):

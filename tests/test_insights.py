@@ -2,9 +2,13 @@
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from typing import cast
 
+import gradio as gr
 from fastapi.testclient import TestClient
 
+from chatlab.cache.answers import AnswerCache
+from chatlab.clock import last_days
 from chatlab.messages import (
     CacheEntry,
     CacheProvenance,
@@ -17,8 +21,10 @@ from chatlab.messages import (
     Usage,
 )
 from chatlab.store import EntryPage, Store
-from chatlab.ui.cache_tab import entries_html
+from chatlab.store.insights import Figures, Insights
+from chatlab.ui.cache_tab import CachePage, entries_html
 from chatlab.ui.charts import Axis, Bars, Chart, Line, chart_html, counts
+from chatlab.ui.identity import Identities
 from chatlab.ui.insights import insights_html
 from tests.conftest import ask, new_chat
 
@@ -99,6 +105,38 @@ def test_stored_answers_are_listed_found_and_evicted_by_their_owner_only(client:
     assert client.delete("/cache/entries").status_code == 204
     assert client.get("/cache/entries").json()["n"] == 0
     assert client.get("/cache/entries?cursor=nonsense").json()["errors"][0]["field"] == "cursor"
+
+
+def test_the_last_days_are_whole_ones_of_the_person() -> None:
+    assert last_days(LATE, 2) == (datetime(2026, 2, 28, tzinfo=UTC), (date(2026, 2, 28), date(2026, 3, 1)))
+    begin, days = last_days(LATE, 1, 60)
+    assert (begin, days) == (datetime(2026, 3, 1, 23, tzinfo=UTC), (date(2026, 3, 2),))
+
+
+def test_failed_and_stopped_answers_are_bars_of_their_own() -> None:
+    figures = Figures(7, 2, 1, 3, 1, None, None, 0, 0, 0, 0, 0)
+    html = insights_html(Insights(figures, {LATE.date(): figures}, ()), [LATE.date()])
+    traffic = html[html.index('id="traffic"') : html.index('id="first-wait"')]
+    assert "Failed or stopped" in traffic
+    assert "Computed" not in traffic
+
+
+async def test_evicting_keeps_the_list_as_long() -> None:
+    asked: list[int] = []
+
+    class Answers:
+        async def evict_entry(self, user_id: str, entry_id: str) -> None:
+            """Gone."""
+
+        async def entries(self, user_id: str, limit: int, cursor: str | None, q: str | None) -> EntryPage:
+            asked.append(limit)
+            return EntryPage((), None, 0)
+
+    with gr.Blocks() as ui:
+        page = CachePage(ui, Identities("key"), cast(AnswerCache, Answers()), lambda: LATE)
+    await page.change("ada", "evict", "e", "", 60)
+    await page.change("ada", "more", "60", "")
+    assert asked == [60, 60]
 
 
 def test_recalibrating_reads_the_labels_that_are_stored(client: TestClient) -> None:

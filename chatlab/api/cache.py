@@ -1,6 +1,6 @@
 """The REST routes of the answer cache: what it did for the caller, and where its threshold stands."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Query
@@ -12,6 +12,7 @@ from chatlab.api.schemas import Answer
 from chatlab.cache.answers import AnswerCache
 from chatlab.cache.curve import Calibrated
 from chatlab.cache.statistics import CacheStatistics
+from chatlab.clock import last_days, utc_now
 from chatlab.messages import CacheScope
 from chatlab.settings import Settings
 from chatlab.store import EntryPage
@@ -141,9 +142,9 @@ def cache_router(answers: AnswerCache, settings: Settings) -> APIRouter:
 
     @router.get("/cache/statistics", responses=problems(422))
     async def get_statistics(user_id: Caller, days: Annotated[int, Query(ge=1, le=MAX_DAYS)] = 30) -> StatisticsBody:
-        """What the cache did for the caller in the last days."""
-        since = datetime.now(UTC) - timedelta(days=days)
-        return StatisticsBody.of(await answers.statistics(since, user_id))
+        """What the cache did for the caller in the last days, today too."""
+        begin, _ = last_days(utc_now(), days)
+        return StatisticsBody.of(await answers.statistics(begin, user_id))
 
     @router.get("/cache/calibration", responses=problems(422))
     async def get_calibration(user_id: Caller) -> CalibrationBody:

@@ -1,6 +1,6 @@
 """The REST route of a person's traffic by day."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Query
@@ -10,6 +10,7 @@ from chatlab.api.identity import Caller
 from chatlab.api.parameters import problems
 from chatlab.api.problems import problem_response, route_class
 from chatlab.api.schemas import Answer
+from chatlab.clock import last_days, utc_now
 from chatlab.settings import Settings
 from chatlab.store.insights import Figures, InsightRows, Insights
 
@@ -82,7 +83,8 @@ def insights_router(rows: InsightRows, settings: Settings) -> APIRouter:
         days: Annotated[int, Query(ge=1, le=MAX_DAYS)] = 30,
         utcOffsetMinutes: Annotated[int, Query(ge=-MAX_OFFSET_MINUTES, le=MAX_OFFSET_MINUTES)] = 0,
     ) -> InsightsBody:
-        """The caller's answers in the last days: traffic, waiting times, tokens, cache and feedback, by day."""
-        return InsightsBody.of(await rows.since(user_id, datetime.now(UTC) - timedelta(days=days), utcOffsetMinutes))
+        """The caller's answers by day, today the last one: traffic, waiting times, tokens, cache and feedback."""
+        begin, _ = last_days(utc_now(), days, utcOffsetMinutes)
+        return InsightsBody.of(await rows.since(user_id, begin, utcOffsetMinutes))
 
     return router

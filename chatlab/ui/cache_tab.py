@@ -1,7 +1,7 @@
 """The page Cache: what the answer cache did for a person, what it keeps of theirs, and where its threshold stands."""
 
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Sequence
+from datetime import date, datetime, timedelta
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -10,6 +10,7 @@ import gradio as gr
 
 from chatlab.cache.answers import AnswerCache
 from chatlab.cache.statistics import CacheStatistics, Traffic
+from chatlab.clock import last_days
 from chatlab.errors import NotFound
 from chatlab.messages import CacheEntry
 from chatlab.store import EntryPage
@@ -87,12 +88,13 @@ class CachePage:
 
         async def work() -> tuple[str, str]:
             user_id = self._frame.require(kept)
-            html = await self.change(user_id, plain(wanted.get("do")), plain(wanted.get("entry")), q)
+            do, entry, shown = (plain(wanted.get(each)) for each in ("do", "entry", "shown"))
+            html = await self.change(user_id, do, entry, q, _number(shown))
             return html, await self.done_html(user_id, days)
 
         return await or_shown(work())
 
-    async def change(self, user_id: str, do: str, entry_id: str, q: str) -> str:
+    async def change(self, user_id: str, do: str, entry_id: str, q: str, n_shown: int = 0) -> str:
         """Do what was chosen among the entries; gives the list as it is then.
 
         Args:
@@ -100,12 +102,13 @@ class CachePage:
             do: `evict`, `evict-all`, or `more`, with the number of entries shown as `entry_id`.
             entry_id: The entry.
             q: What is searched for.
+            n_shown: Entries in the list, which stays as long.
 
         Raises:
             Refused: The entry is gone, or was never theirs.
         """
         if do == "more":
-            return await self.entries_html(user_id, q, int(entry_id) if entry_id.isdecimal() else 0)
+            return await self.entries_html(user_id, q, _number(entry_id))
         if do == "evict-all":
             n = await self._answers.evict_all(user_id)
             return await self.entries_html(user_id, q, said=f"Evicted {n:,} stored answer{'s' * (n != 1)}.")
@@ -113,7 +116,7 @@ class CachePage:
             await self._answers.evict_entry(user_id, entry_id)
         except NotFound as error:
             raise Refused("This stored answer is gone already: reload the page.") from error
-        return await self.entries_html(user_id, q, said="Evicted: the same question is computed again.")
+        return await self.entries_html(user_id, q, n_shown, said="Evicted: the same question is computed again.")
 
     async def done_html(self, user_id: str, days: object) -> str:
         """What the cache did in the last days.
@@ -123,8 +126,8 @@ class CachePage:
         """
         if days not in RANGES:
             raise Refused(f"Range: choose one of {', '.join(map(str, RANGES))} days.")
-        known = await self._answers.statistics(self._now() - timedelta(days=int(str(days))), user_id)
-        return done_html(known, self._now().astimezone(UTC), int(str(days)))
+        begin, wanted = last_days(self._now(), int(str(days)))
+        return done_html(await self._answers.statistics(begin, user_id), wanted)
 
     async def calibration_html(self, said: str = "") -> str:
         """Where the threshold stands."""
@@ -138,16 +141,19 @@ class CachePage:
         return entries_html(page, q, self._now(), said)
 
 
-def done_html(known: CacheStatistics, now: datetime, n_days: int) -> str:
-    """Figures and plots of the last days, for lookups of one person."""
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 9 else 0
+
+
+def done_html(known: CacheStatistics, days: Sequence[date]) -> str:
+    """Figures and plots of these days, for lookups of one person."""
     total = known.total
     if not total.lookups:
         return empty_html(
-            f"No questions were looked up in the last {n_days} days",
+            f"No questions were looked up in the last {len(days)} days",
             "The cache is asked where a chat's “Answer cache” is not off: choose “My own answers” in its settings, "
             '<a class="pages" href="./">ask something</a>, and ask it again.',
         )
-    days = [(now - timedelta(days=n)).date() for n in reversed(range(n_days))]
     charts = [traffic_chart(days, known.days), refusals_chart(total.refused), error_chart(days, known.days)]
     return f'{_figures(total)}<div class="charts">{"".join(map(chart_html, charts))}</div>'
 

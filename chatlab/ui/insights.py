@@ -1,13 +1,14 @@
 """The page Insights: a person's traffic, waiting times, tokens, cache and feedback by day, as plots with tables."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from html import escape
 from typing import Any
 
 import gradio as gr
 
 from chatlab.cache.statistics import Share, share_of
+from chatlab.clock import last_days
 from chatlab.store.insights import Figures, InsightRows, Insights, Property
 from chatlab.ui.charts import (
     Bars,
@@ -59,10 +60,8 @@ class InsightsPage:
         """
         if days not in RANGES:
             raise Refused(f"Range: choose one of {', '.join(map(str, RANGES))} days.")
-        today = (self._now() + timedelta(minutes=zone)).date()
-        wanted = [today - timedelta(days=n) for n in reversed(range(int(str(days))))]
-        midnight = datetime(wanted[0].year, wanted[0].month, wanted[0].day, tzinfo=UTC)
-        return insights_html(await self._rows.since(user_id, midnight - timedelta(minutes=zone), zone), wanted)
+        begin, wanted = last_days(self._now(), int(str(days)), zone)
+        return insights_html(await self._rows.since(user_id, begin, zone), wanted)
 
 
 _with_zone = f"(kept, days) => [kept, days, String({ZONE})]"
@@ -126,16 +125,18 @@ def between(known: Share) -> str:
 
 
 def _traffic(days: Sequence[date], known: Sequence[Figures | None]) -> Chart:
-    model = [0 if each is None else each.answers - each.hits for each in known]
+    answers = [0 if each is None else each.answers for each in known]
     cache = [0 if each is None else each.hits for each in known]
-    most = max(a + b for a, b in zip(model, cache, strict=True))
+    cut = [0 if each is None else each.failed + each.stopped for each in known]
+    model = [max(0, n - b - c) for n, b, c in zip(answers, cache, cut, strict=True)]
+    most = max(answers)
     rows = [("Day", "Answers", "From the cache", "Failed", "Stopped")]
     rows += [
-        (day.isoformat(), f"{a + b:,}", f"{b:,}", *_two(each, lambda of: (of.failed, of.stopped)))
-        for day, a, b, each in zip(days, model, cache, known, strict=True)
+        (day.isoformat(), f"{n:,}", f"{b:,}", *_two(each, lambda of: (of.failed, of.stopped)))
+        for day, n, b, each in zip(days, answers, cache, known, strict=True)
     ]
     about = f"Bars a day over {len(days)} days; at most {most:,} answers on one day."
-    drawn = [Bars("Computed", model), Bars("From the cache", cache)]
+    drawn = [Bars("By a model", model), Bars("From the cache", cache), Bars("Failed or stopped", cut)]
     return Chart("traffic", "Answers a day", about, places(days), counts(most, least=4), drawn, rows)
 
 

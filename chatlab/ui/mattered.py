@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from math import exp
 
-from chatlab.attribution import Attribution, Effect
+from chatlab.attribution import MAX_TOKENS, Attribution, Effect
 from chatlab.messages import PartKind, Turn
 
 NAMES: dict[PartKind, str] = {
@@ -46,11 +46,12 @@ def mattered_html(found: Attribution, links: Callable[[Sequence[str]], str]) -> 
         f"<td>{effect.tokens:,}</td><td>{_words(effect.change)}</td></tr>"
         for effect in found.parts
     )
+    first = "first " if found.tokens >= MAX_TOKENS else ""
     return (
         f'<div class="bar-of-parts" aria-hidden="true">{bar}</div><table class="effects"><caption class="sr-only">'
         'What leaving each part out does</caption><thead><tr><th scope="col">Part</th><th scope="col">Tokens</th>'
         f'<th scope="col">Without it, this answer is</th></tr></thead><tbody>{rows}</tbody></table>'
-        f'<p class="of">Of the answer&#8217;s {found.tokens:,} tokens&#8217; log-likelihood '
+        f'<p class="of">Of the answer&#8217;s {first}{found.tokens:,} tokens&#8217; log-likelihood '
         f"({found.log_likelihood:.1f} nats), one part left out at a time; what is said twice covers for itself. "
         f"Measured in {found.ms / 1e3:.1f} s.</p>"
     )

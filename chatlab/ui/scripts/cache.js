@@ -1,6 +1,7 @@
 // The stored answers: evict one, all after asking, show more. A renewed list says what was done and keeps the focus near.
 const events = { evict: "evict", "evict-all": "evict_all", more: "more" };
-const tell = (name, entry = "") => trigger(events[name], { do: name, entry });
+const shown = () => String(element.querySelectorAll(".entries > li").length);
+const tell = (name, entry = "") => trigger(events[name], { do: name, entry, shown: shown() });
 element.addEventListener("click", ({ target }) => {
   const button = target.closest("[data-do]");
   if (!button) return;
