@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from chatlab.errors import InvalidInput
+from chatlab.errors import EngineError, InvalidInput
 from chatlab.messages import (
     CacheChoice,
     Chat,
@@ -33,6 +33,7 @@ from chatlab.ui.endpoint import Endpoint
 from chatlab.ui.guard import closed
 from chatlab.ui.handlers import PageHandlers
 from chatlab.ui.identity import Identities, Kept
+from chatlab.ui.inspecting import Inspecting
 from chatlab.ui.library import Library, Managed
 from chatlab.ui.notes import notes_html
 from chatlab.ui.panel import chosen_from, values_of
@@ -73,6 +74,7 @@ class Page:
     def __init__(self, parts: Parts, session: str = "page") -> None:
         identities = Identities("key")
         self.handlers = PageHandlers(parts.chats, identities, "scripted", ChatSettings())
+        self.inspecting = Inspecting(parts.chats, identities, self.handlers)
         self.library = Library(parts.chats, identities, Tickets(parts.secret_key))
         self.presets = Presets(parts.chats, identities)
         self.kept: Kept = self.handlers.identify({})
@@ -127,8 +129,13 @@ def long(fact: str) -> str:
 
 
 @pytest.fixture
-def parts(settings: Settings) -> Iterator[Parts]:
-    with wire(settings, engine=ScriptedEngine(["Hello", " there"])) as parts:
+def engine() -> ScriptedEngine:
+    return ScriptedEngine(["Hello", " there"])
+
+
+@pytest.fixture
+def parts(settings: Settings, engine: ScriptedEngine) -> Iterator[Parts]:
+    with wire(settings, engine=engine) as parts:
         yield parts
 
 
@@ -202,6 +209,27 @@ class TestConversation:
         assert "Noted: Too long" in (view.latest or "")
         view = await page.handlers.rate(page.kept, page.session, page.place, page.place.leaf, 1, None)
         assert 'data-rating="1" aria-pressed="true"' in (view.latest or "")
+
+    async def test_only_an_answer_from_the_cache_is_wrong_of_the_cache(self, page: Page, parts: Parts) -> None:
+        await page.all(page.ask("Hello"))
+        with pytest.raises(Refused, match="not from the cache"):
+            await page.all(page.inspecting.wrong(page.kept, page.session, page.place, page.place.leaf))
+        (turn,) = (await parts.chats.conversation(page.user_id, page.place.chat)).turns
+        assert turn.feedback is None
+
+    async def test_what_cannot_be_looked_into_says_why(
+        self, page: Page, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await page.all(page.ask("Hello"))
+
+        def gone(messages: object) -> str:
+            raise EngineError("the model <b>went</b> away")
+
+        monkeypatch.setattr(engine, "render", gone)  # counting renders, too
+        seen = await page.inspecting.inspect(page.kept, page.place, page.place.leaf, "exact")
+        assert 'data-part="exact"' in seen
+        assert "the model &lt;b&gt;went&lt;/b&gt; away" in seen
+        assert "went" in await page.inspecting.measure(page.kept, page.place)
 
     async def test_a_pinned_turn_is_shown_as_one(self, page: Page) -> None:
         await page.all(page.ask("one"))

@@ -4,6 +4,7 @@ Every handler is an endpoint that anyone can call: each one first checks the bro
 """
 
 from collections.abc import AsyncGenerator
+from html import escape
 
 from chatlab.chat import ChatService
 from chatlab.errors import ChatlabError, NotFound, PromptTooLong
@@ -11,7 +12,7 @@ from chatlab.ui.handlers import PageHandlers
 from chatlab.ui.identity import Identities, Kept
 from chatlab.ui.inspector import Inspected, exact_html, inside_html, links_to, part_html
 from chatlab.ui.mattered import mattered_html
-from chatlab.ui.meter import meter_html, no_room_html
+from chatlab.ui.meter import meter_html, no_room_html, unknown_html
 from chatlab.ui.refusal import Refused, refusal
 from chatlab.ui.view import Place, View, branch_to
 
@@ -36,6 +37,8 @@ class Inspecting:
     async def inspect(self, kept: Kept, place: Place, turn_id: str, part: str) -> str:
         """A part of a turn's inspector: `exact` is its prompt, anything else what stands at once in it.
 
+        What cannot be read says so in its place.
+
         Raises:
             Refused: The turn is gone.
         """
@@ -46,6 +49,8 @@ class Inspecting:
             return part_html(turn_id, "inside", inside_html(await self._known(user_id, place, turn_id)))
         except NotFound as error:
             raise Refused(GONE) from error
+        except ChatlabError as error:
+            return part_html(turn_id, "exact" if part == "exact" else "inside", f"<p>{escape(str(refusal(error)))}</p>")
 
     async def attribute(self, kept: Kept, place: Place, turn_id: str) -> str:
         """What of its prompt mattered for a turn's answer; takes a while.
@@ -75,7 +80,17 @@ class Inspecting:
         return Inspected(path[at], path[: at + 1], shown, known.chat, known.notes, lookup, entry, attributes)
 
     async def wrong(self, kept: Kept, session: str, place: Place, turn_id: str) -> AsyncGenerator[View]:
-        """Delete the stored answer that a turn was served, learn that it was wrong, and ask the model."""
+        """Delete the stored answer that a turn was served, learn that it was wrong, and ask the model.
+
+        Raises:
+            Refused: The turn is gone, or no stored answer was served.
+        """
+        try:
+            turn = await self._chats.turn(self._identities.require(kept), turn_id)
+        except NotFound as error:
+            raise Refused(GONE) from error
+        if turn.source != "cache":
+            raise Refused("This answer is not from the cache: regenerate it instead.")
         await self._handlers.rate(kept, session, place, turn_id, -1, WRONG)
         async for view in self._handlers.again(kept, session, place, turn_id):
             yield view
@@ -91,3 +106,5 @@ class Inspecting:
             return ""
         except PromptTooLong as error:
             return no_room_html(str(error))
+        except ChatlabError as error:
+            return unknown_html(str(refusal(error)))

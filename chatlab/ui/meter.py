@@ -35,6 +35,11 @@ def no_room_html(why: str) -> str:
     return f'<div class="meter" data-level="near"><p>{words}</p></div>'
 
 
+def unknown_html(why: str) -> str:
+    """Where it cannot be told how full the prompt will be."""
+    return f'<div class="meter"><p><span class="words">{escape(why)}</span></p></div>'
+
+
 def _words(outlook: Outlook, begins: float) -> str:
     near, share = outlook.share >= NEAR, outlook.share
     out = outlook.n_left_out
