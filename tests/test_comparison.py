@@ -13,7 +13,8 @@ from chatlab.errors import EngineError, InvalidInput, NotFound
 from chatlab.messages import CacheChoice, ChatSettings, HistoryChoice, Message, Provenance, Usage
 from chatlab.settings import Settings
 from chatlab.store import Vote
-from chatlab.ui.compare import configurations_from, position_from, prices_from
+from chatlab.ui.ballots import Ballots
+from chatlab.ui.compare import CHATS_OFFERED, choices_of, configurations_from, position_from, prices_from
 from chatlab.ui.panel import values_of
 from chatlab.ui.refusal import Refused
 from chatlab.ui.sides import Prices, diff_html, figures_of, sides_html, wins_html
@@ -194,6 +195,32 @@ async def test_a_failed_turn_is_not_said_again(parts: Parts, engine: ScriptedEng
     direct = replace(OFF, history=HistoryChoice("direct"))
     made = await ended(await parts.comparisons.begin("ada", "Three?", [direct, OFF], chat.chat_id))
     assert [each["content"] for each in made.sides[0].messages] == ["One?", "Hello there", "Three?"]
+
+
+async def test_an_older_chat_is_offered_where_it_is_asked_for(parts: Parts) -> None:
+    old = await parts.chats.create_chat(lambda chat: chat, "ada")
+    for _ in range(CHATS_OFFERED):
+        await parts.chats.create_chat(lambda chat: chat, "ada")
+    offered = {chat_id for _, chat_id in await choices_of(parts.chats, "ada", "")}
+    assert old.chat_id not in offered
+    assert (await choices_of(parts.chats, "ada", old.chat_id))[-1][1] == old.chat_id
+    assert await choices_of(parts.chats, "eve", old.chat_id) == [("None: the question alone", "")]
+
+
+async def test_what_pages_compare_is_kept_within_bounds() -> None:
+    long = [Comparison("ada", "", "Hi?", [Side(OFF, "done", "x" * 60)], (0,)) for _ in range(3)]
+    ballots = Ballots(most=2, most_chars=130)
+    for page, made in zip("abc", long, strict=True):
+        await ballots.put(page, made)
+    assert [ballots.of(page, "ada") for page in "abc"] == [None, *long[1:]]
+    assert ballots.of("c", "eve") is None
+    long[2].sides[0].text += "x" * 60
+    ballots.trim()
+    assert ballots.of("b", "ada") is None
+    ballots.drop("c", long[0])
+    assert ballots.of("c", "ada") is long[2]
+    ballots.drop("c", long[2])
+    assert ballots.of("c", "ada") is None
 
 
 async def test_what_cannot_be_used_is_named(parts: Parts) -> None:

@@ -1,8 +1,8 @@
 """The page Compare: one question, or a stored conversation, through several configurations side by side."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib.resources import files
 from typing import Any
@@ -10,9 +10,10 @@ from typing import Any
 import gradio as gr
 
 from chatlab.chat import ChatService
-from chatlab.comparison import MAX_SIDES, MIN_SIDES, Comparison, Comparisons
+from chatlab.comparison import MAX_SIDES, MIN_SIDES, Comparisons
 from chatlab.errors import ChatlabError, InvalidInput, NotFound
 from chatlab.messages import ChatSettings, HistoryChoice, StrategyName
+from chatlab.ui.ballots import Ballots
 from chatlab.ui.failures import failed, or_shown
 from chatlab.ui.frame import Frame, empty_html, or_said, part, problem_html
 from chatlab.ui.identity import Identities, Kept
@@ -23,8 +24,6 @@ from chatlab.ui.sides import Prices, sides_html, wins_html
 from chatlab.ui.view import plain
 
 UPDATE_SECONDS = 0.1  # between two views of growing answers
-MAX_KEPT = 1_000  # comparisons without a vote, of all pages
-MAX_KEPT_CHARS = 20_000_000  # of their texts
 EQUAL = "equal"  # in place of a position, on the ballot
 CHATS_OFFERED = 50
 NO_CHAT = ""
@@ -56,7 +55,7 @@ class ComparePage:
         self._chats = chats
         self._comparisons = comparisons
         self._begin = [replace(defaults, history=HistoryChoice(each)) for each in BEGIN]
-        self._made: OrderedDict[str, Comparison] = OrderedDict()  # by page
+        self._ballots = Ballots()
         self._frame = frame = Frame(identities, "compare", ABOUT)
         with gr.Column(elem_classes="tab"):
             with gr.Row(elem_id="asked"):
@@ -98,25 +97,11 @@ class ComparePage:
 
     async def _load(self, kept: Kept, request: gr.Request) -> tuple[Any, ...]:
         kept, user_id = self._frame.identify(kept)
-        page = await or_shown(self._chats.chats(user_id, CHATS_OFFERED))
-        choices = [
-            ("None: the question alone", NO_CHAT),
-            *((each.title or "Untitled", each.chat_id) for each in page.chats),
-        ]
         wanted = plain(request.query_params.get("chat"))
-        if wanted and all(wanted != chat_id for _, chat_id in choices):  # an older chat than those offered
-            choices += await or_shown(self._older(user_id, wanted))
+        choices = await or_shown(choices_of(self._chats, user_id, wanted))
         value = wanted if any(wanted == chat_id for _, chat_id in choices) else NO_CHAT
         begin = [each for settings in self._begin for each in values_of(settings)]  # Gradio's own empty number is 0
         return kept, gr.update(choices=choices, value=value), await or_said(self._wins(user_id)), None, None, *begin
-
-    async def _older(self, user_id: str, chat_id: str) -> list[tuple[str, str]]:
-        """A chat as a choice; none where it is gone or was never theirs."""
-        try:
-            chat = (await self._chats.conversation(user_id, chat_id)).chat
-        except NotFound:
-            return []
-        return [(chat.title or "Untitled", chat.chat_id)]
 
     async def _wins(self, user_id: str) -> str:
         return f"<h2>Which configuration wins</h2>{wins_html(await self._comparisons.wins(user_id))}"
@@ -138,7 +123,7 @@ class ComparePage:
             user_id = self._frame.require(kept)
             prices, chosen = prices_from(prompt_price, answer_price), configurations_from(n, values)
             made = await self._comparisons.begin(user_id, plain(question), chosen, plain(chat_id), bool(blind))
-            await self._keep(session, made)
+            await self._ballots.put(session, made)
             while made.live:
                 made.changed.clear()
                 yield sides_html(made, prices)
@@ -155,30 +140,12 @@ class ComparePage:
             if made is not None:  # whoever leaves the page stops it
                 await made.stop()
                 if not made.hidden:
-                    self._forget(session, made)
-                self._trim()
-
-    async def _keep(self, session: str, made: Comparison) -> None:
-        """Remember what a page compares, until its vote."""
-        if (before := self._made.pop(session, None)) is not None:
-            await before.stop()
-        self._made[session] = made
-        self._trim()
-
-    def _forget(self, session: str, made: Comparison) -> None:
-        if self._made.get(session) is made:
-            del self._made[session]
-
-    def _trim(self) -> None:
-        """Let the oldest go where there are too many, or they are too long."""
-        chars = sum(made.chars for made in self._made.values())
-        while len(self._made) > MAX_KEPT or chars > MAX_KEPT_CHARS:
-            _, gone = self._made.popitem(last=False)
-            chars -= gone.chars
+                    self._ballots.drop(session, made)
+                self._ballots.trim()
 
     async def _stop(self, request: gr.Request, kept: Kept) -> None:
-        made = self._made.get(str(request.session_hash))
-        if made is not None and made.user_id == self._frame.require(kept):
+        made = self._ballots.of(str(request.session_hash), self._frame.require(kept))
+        if made is not None:
             await made.stop()
 
     async def _vote(
@@ -190,17 +157,26 @@ class ComparePage:
         async def work() -> tuple[str, str]:
             user_id, session = self._frame.require(kept), str(request.session_hash)
             prices = prices_from(prompt_price, answer_price)
-            made = self._made.get(session)
-            if made is None or made.user_id != user_id:
+            made = self._ballots.of(session, user_id)
+            if made is None:
                 raise Refused("There is nothing to vote on: compare first.")
             if wanted.get("do") == "reveal":
                 self._comparisons.reveal(made)
             else:
                 await self._comparisons.vote(made, position_from(wanted.get("winner")))
-            self._forget(session, made)  # the page has it now
+            self._ballots.drop(session, made)  # the page has it now
             return sides_html(made, prices), await self._wins(user_id)
 
         return await or_shown(work())
+
+
+async def choices_of(chats: ChatService, user_id: str, wanted: str) -> list[tuple[str, str]]:
+    """Names and ids of a user's newest chats, and of the one that is `wanted`, if it is theirs and there."""
+    found = [*(await chats.chats(user_id, CHATS_OFFERED)).chats]
+    if wanted and all(wanted != each.chat_id for each in found):
+        with suppress(NotFound):
+            found.append((await chats.conversation(user_id, wanted)).chat)
+    return [("None: the question alone", NO_CHAT), *((each.title or "Untitled", each.chat_id) for each in found)]
 
 
 def position_from(winner: object) -> int | None:
