@@ -8,6 +8,8 @@ import gradio as gr
 from fastapi.testclient import TestClient
 
 from chatlab.cache.answers import AnswerCache
+from chatlab.cache.comparator import shipped
+from chatlab.cache.statistics import CacheStatistics, statistics
 from chatlab.clock import last_days
 from chatlab.messages import (
     CacheEntry,
@@ -121,12 +123,17 @@ def test_failed_and_stopped_answers_are_bars_of_their_own() -> None:
     assert "Computed" not in traffic
 
 
-async def test_evicting_keeps_the_list_as_long() -> None:
+async def test_the_cache_page_sums_up_what_it_draws_and_keeps_its_list_as_long() -> None:
     asked: list[int] = []
+    since: list[datetime] = []
 
     class Answers:
         async def evict_entry(self, user_id: str, entry_id: str) -> None:
             """Gone."""
+
+        async def statistics(self, at: datetime, user_id: str) -> CacheStatistics:
+            since.append(at)
+            return statistics([], shipped())
 
         async def entries(self, user_id: str, limit: int, cursor: str | None, q: str | None) -> EntryPage:
             asked.append(limit)
@@ -137,6 +144,8 @@ async def test_evicting_keeps_the_list_as_long() -> None:
     await page.change("ada", "evict", "e", "", 60)
     await page.change("ada", "more", "60", "")
     assert asked == [60, 60]
+    assert "last 7 days" in await page.done_html("ada", 7)
+    assert since == [datetime(2026, 2, 23, tzinfo=UTC)]
 
 
 def test_recalibrating_reads_the_labels_that_are_stored(client: TestClient) -> None:
