@@ -9,7 +9,7 @@ import pytest
 
 from chatlab.chat import TurnRequest
 from chatlab.comparison import Comparison, Side, wins_of
-from chatlab.errors import EngineError, InvalidInput, NotFound
+from chatlab.errors import InvalidInput, NotFound
 from chatlab.messages import CacheChoice, ChatSettings, HistoryChoice, Message, Provenance, Usage
 from chatlab.settings import Settings
 from chatlab.store import Vote
@@ -185,16 +185,27 @@ def test_votes_among_more_sides_count_by_pairs() -> None:
     assert wins_of(often)[0].settings == four[0]  # eight of nine say more than one of one
 
 
-async def test_a_failed_turn_is_not_said_again(parts: Parts, engine: ScriptedEngine) -> None:
+async def test_half_an_answer_that_is_under_way_is_not_said(parts: Parts, engine: ScriptedEngine) -> None:
     chat = await parts.chats.create_chat(lambda chat: chat, "ada")
-    for message in ("One?", "Two?"):
-        turn = await parts.chats.begin("ada", chat.chat_id, TurnRequest(message))
-        await parts.chats.wait("ada", turn.turn_id)
-        engine.pieces = [EngineError("the model went away")]
-    engine.pieces = ["Three"]
+    turn = await parts.chats.begin("ada", chat.chat_id, TurnRequest("One?"))
+    await parts.chats.wait("ada", turn.turn_id)
+    n_pauses, halfway, on = 0, asyncio.Event(), asyncio.Event()
+
+    async def pause() -> None:
+        nonlocal n_pauses
+        n_pauses += 1
+        if n_pauses == 2:
+            halfway.set()
+            await on.wait()
+
+    engine.pause = pause
+    turn = await parts.chats.begin("ada", chat.chat_id, TurnRequest("Two?"))
+    await halfway.wait()
     direct = replace(OFF, history=HistoryChoice("direct"))
     made = await ended(await parts.comparisons.begin("ada", "Three?", [direct, OFF], chat.chat_id))
     assert [each["content"] for each in made.sides[0].messages] == ["One?", "Hello there", "Three?"]
+    on.set()
+    await parts.chats.wait("ada", turn.turn_id)
 
 
 async def test_an_older_chat_is_offered_where_it_is_asked_for(parts: Parts) -> None:
