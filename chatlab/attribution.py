@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from chatlab.engines.base import Engine, GenerationRequest, Scorer
-from chatlab.errors import FieldError, InvalidInput
+from chatlab.errors import ChatlabError, FieldError, InvalidInput
 from chatlab.history import stored_messages
 from chatlab.messages import Message, PartKind, StoredMessage, Turn
 
@@ -126,7 +126,8 @@ class Attributor:
             async with asyncio.TaskGroup() as group:
                 others = [group.create_task(scored(each)) for each in prompts[1:]]
         except ExceptionGroup as failed:  # one failed, and the others were cancelled: it is theirs to tell
-            raise failed.exceptions[0] from None
+            ours = (error for error in failed.exceptions if isinstance(error, ChatlabError))
+            raise next(ours, failed.exceptions[0]) from None
         effects = tuple(
             Effect(part.kind, part.turn_ids, part.tokens or counts[0] - count, sum(other.result()) - sum(whole))
             for part, other, count in zip(parts, others, counts[1:], strict=True)
